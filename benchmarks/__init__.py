@@ -1,0 +1,1 @@
+"""Speed of the layer against other libraries' LSTMs. See README.md."""

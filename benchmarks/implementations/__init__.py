@@ -1,0 +1,1 @@
+"""One file a library, each with ``prepare``, ``run`` and ``output``. See ../README.md."""

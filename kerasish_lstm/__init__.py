@@ -1,0 +1,23 @@
+"""Keras's LSTM, exactly, as a torch.nn.Module, with a converter of weights both ways."""
+
+from . import activations, errors
+from ._engines import LSTMState
+from .activations import ACTIVATIONS
+from .config import LSTMConfig
+from .lstm import LSTM, LazyLSTM
+from .weights import LAYOUTS, LSTMWeights, relayout
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ACTIVATIONS",
+    "LAYOUTS",
+    "LSTM",
+    "LSTMConfig",
+    "LSTMState",
+    "LSTMWeights",
+    "LazyLSTM",
+    "activations",
+    "errors",
+    "relayout",
+]

@@ -1,0 +1,120 @@
+"""Fixtures and options of the suite."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from . import keras_live
+from .cases import GROUPS
+
+REAL_FILES = Path(
+    os.environ.get("KERASISH_REAL_FILES", Path(__file__).resolve().parents[2] / "shared" / "real")
+)
+GOLDENS = Path(__file__).parent / "goldens"
+_cuda_runs = pytest.StashKey[int]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--device",
+        choices=("all", "cpu", "cuda"),
+        default="all",
+        help="run the cases of one device only; with cuda, a run in which none ran fails",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_cuda_runs] = 0
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    wanted = config.getoption("--device")
+    if wanted == "all":
+        return
+    kept, dropped = [], []
+    for item in items:
+        params = getattr(getattr(item, "callspec", None), "params", {})
+        (kept if params.get("device") == wanted else dropped).append(item)
+    config.hook.pytest_deselected(items=dropped)
+    items[:] = kept
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and report.passed and "[cuda" in report.nodeid:
+        _config().stash[_cuda_runs] += 1
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    config = session.config
+    if config.getoption("--device") == "cuda" and not config.stash[_cuda_runs]:
+        print("\n--device cuda: not one CUDA case ran; that is a failure.")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+_the_config: list[pytest.Config] = []
+
+
+def _config() -> pytest.Config:
+    return _the_config[0]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    _the_config[:] = [session.config]
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """Each device in turn. On CUDA the suite, never the package, turns TF32 off for the test."""
+    if request.param == "cuda":
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device here")
+        before = (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        yield torch.device("cuda")
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+        return
+    yield torch.device("cpu")
+
+
+@pytest.fixture(scope="session")
+def keras() -> Iterator[keras_live.KerasLive]:
+    """Live Keras 3 on TensorFlow, or a skip that names what is missing."""
+    lacking = keras_live.missing()
+    if lacking:
+        pytest.skip(f"live Keras: {lacking}")
+    with keras_live.KerasLive() as live:
+        yield live
+
+
+@pytest.fixture(scope="session")
+def live_results(keras: keras_live.KerasLive) -> Any:
+    """``live_results(group, dtype)``: what live Keras gives for a group's cases, by case id."""
+    found: dict[tuple[str, str], dict[str, dict[str, np.ndarray]]] = {}
+
+    def results(group: str, dtype: str) -> dict[str, dict[str, np.ndarray]]:
+        if (group, dtype) not in found:
+            cases = GROUPS[group]
+            answers = keras.run(
+                [{"keywords": c.keywords(), "arrays": c.inputs(), "dtype": dtype} for c in cases]
+            )
+            found[group, dtype] = {c.id: a for c, a in zip(cases, answers, strict=True)}
+        return found[group, dtype]
+
+    return results
+
+
+@pytest.fixture(scope="session")
+def golden_manifest() -> dict[str, Any]:
+    path = GOLDENS / "manifest.json"
+    if not path.exists():
+        pytest.skip("no goldens recorded")
+    return json.loads(path.read_text())  # type: ignore[no-any-return]

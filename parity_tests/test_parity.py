@@ -1,0 +1,77 @@
+"""The claim itself: outputs, h, c and gradients equal Keras's, over every flag, mask and state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kerasish_lstm.parity import assert_parity
+from kerasish_lstm.parity.bounds import FLOAT32_ULPS, FLOAT64, KERAS_FACTOR, error
+
+from .cases import GROUPS, Case
+from .runs import ours, truth
+
+EVERY = [(group, case) for group, cases in GROUPS.items() for case in cases]
+ENGINES = {"fused": {}, "scan": {"use_cudnn": False}}
+
+
+def engines(case: Case) -> dict[str, dict[str, Any]]:
+    default = (case.activation, case.recurrent_activation) == ("tanh", "sigmoid")
+    return ENGINES if default else {"scan": {}}
+
+
+@pytest.mark.parametrize(("group", "case"), EVERY, ids=lambda v: getattr(v, "id", v))
+def test_float64_equals_the_oracle(group: str, case: Case, device: torch.device) -> None:
+    expected = truth(case)
+    for engine, keywords in engines(case).items():
+        actual = ours(case, torch.float64, device, **keywords)
+        assert actual.keys() == expected.keys()
+        for name, value in expected.items():
+            assert_parity(actual[name], value, bound=FLOAT64, what=f"{engine} {name}")
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(("group", "case"), EVERY, ids=lambda v: getattr(v, "id", v))
+def test_float64_equals_live_keras(group: str, case: Case, live_results: Any) -> None:
+    expected = live_results(group, "float64")[case.id]
+    for engine, keywords in engines(case).items():
+        actual = ours(case, torch.float64, **keywords)
+        assert actual.keys() == expected.keys()
+        for name, value in expected.items():
+            assert_parity(actual[name], value, bound=FLOAT64, what=f"{engine} {name}")
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("group", GROUPS)
+def test_float32_errs_no_more_than_live_keras(group: str, live_results: Any) -> None:
+    """Against float64 truth: three times Keras's own largest error in the group, and four ulps."""
+    truth, single = live_results(group, "float64"), live_results(group, "float32")
+    limits: dict[str, float] = {}
+    for case in GROUPS[group]:
+        for name, value in truth[case.id].items():
+            limits[name] = max(limits.get(name, 0.0), error(single[case.id][name], value))
+    for case in GROUPS[group]:
+        for engine, keywords in engines(case).items():
+            actual = ours(case, torch.float32, **keywords)
+            for name, value in truth[case.id].items():
+                bound = KERAS_FACTOR * limits[name] + FLOAT32_ULPS
+                assert_parity(actual[name], value, bound=bound, what=f"{case.id} {engine} {name}")
+
+
+def test_every_case_has_an_id_of_its_own() -> None:
+    ids = [case.id for _, case in EVERY]
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("case", GROUPS["product"][::7], ids=lambda c: c.id)
+def test_inputs_are_float32_values_and_masks_are_real(case: Case) -> None:
+    arrays = case.inputs()
+    for name, value in arrays.items():
+        if name == "mask":
+            assert value.any()
+            assert case.mask == "full" or not value.all()
+        else:
+            assert np.array_equal(value, value.astype(np.float32))
