@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,9 +20,17 @@ from .errors import ConfigError
 
 Function = Callable[[Tensor], Tensor]
 
+_SQRT_HALF = float(np.float32(np.sqrt(0.5)))
+
 
 def linear(x: Tensor) -> Tensor:
     return x
+
+
+def hard_sigmoid(x: Tensor) -> Tensor:
+    """Keras 3: relu6(x + 3) / 6. F.hardsigmoid is bitwise this, but its float64 gradient is not:
+    it multiplies by a float32 sixth."""
+    return F.relu6(x + 3) / 6
 
 
 def hard_sigmoid_v2(x: Tensor) -> Tensor:
@@ -30,7 +39,13 @@ def hard_sigmoid_v2(x: Tensor) -> Tensor:
 
 
 def leaky_relu(x: Tensor, negative_slope: float = 0.2) -> Tensor:
-    return F.leaky_relu(x, negative_slope)
+    """TensorFlow's operator holds the slope in float32, for float64 tensors too; so does this."""
+    return F.leaky_relu(x, float(np.float32(negative_slope)))
+
+
+def gelu(x: Tensor) -> Tensor:
+    """x Phi(x). TensorFlow rounds sqrt(1/2) to float32, for float64 tensors too; so does this."""
+    return 0.5 * x * torch.erfc(-x * _SQRT_HALF)
 
 
 def squareplus(x: Tensor, b: float = 4.0) -> Tensor:
@@ -67,7 +82,12 @@ def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
 
 
 def sparsemax(x: Tensor, axis: int = -1) -> Tensor:
-    """The projection of x onto the simplex (Martins and Astudillo 2016)."""
+    """Keras 3.15's sparsemax, which is not the paper's.
+
+    With z sorted downwards, s = cumsum(z) and S the ranks k where z_k > (s_k - 1) / k, Martins and
+    Astudillo (2016) subtract (s_|S| - 1) / |S|, so that the result sums to 1; Keras subtracts
+    (sum of s_k over S - 1) / |S|. They agree where |S| = 1.
+    """
     ranked = x.sort(dim=axis, descending=True).values
     sums = ranked.cumsum(axis)
     shape = [1] * x.ndim
@@ -75,7 +95,7 @@ def sparsemax(x: Tensor, axis: int = -1) -> Tensor:
     ranks = torch.arange(1, x.shape[axis] + 1, dtype=x.dtype, device=x.device).reshape(shape)
     support = ranked - (sums - 1) / ranks > 0
     size = support.sum(axis, keepdim=True).to(x.dtype)
-    threshold = (torch.where(support, ranked, 0.0).sum(axis, keepdim=True) - 1) / size
+    threshold = (torch.where(support, sums, 0.0).sum(axis, keepdim=True) - 1) / size
     return torch.clamp(x - threshold, min=0.0)
 
 
@@ -91,9 +111,9 @@ ACTIVATIONS: dict[str, Function] = {
     "celu": F.celu,
     "elu": F.elu,
     "exponential": torch.exp,
-    "gelu": F.gelu,
+    "gelu": gelu,
     "hard_shrink": F.hardshrink,
-    "hard_sigmoid": F.hardsigmoid,
+    "hard_sigmoid": hard_sigmoid,
     "hard_sigmoid_v2": hard_sigmoid_v2,
     "hard_silu": F.hardswish,
     "hard_swish": F.hardswish,

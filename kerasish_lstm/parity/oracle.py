@@ -25,6 +25,8 @@ Forward = Callable[[Array], Array]
 Backward = Callable[[Array, Array], Array]  # (x, dy) -> dx
 
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+# TensorFlow holds these two in float32, for float64 tensors too.
+_LEAK, _SQRT_HALF = float(np.float32(0.2)), float(np.float32(math.sqrt(0.5)))
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
@@ -49,19 +51,27 @@ def _log_softmax(x: Array) -> Array:
     return log_softmax
 
 
-def _sparsemax(x: Array) -> Array:
-    ranked = -np.sort(-x, -1)
-    sums = np.cumsum(ranked, -1)
+def _sparsemax_threshold(x: Array) -> tuple[Array, Array]:
+    """Keras's threshold, and its derivative by each entry of x (see activations.sparsemax)."""
+    order = np.argsort(-x, -1, kind="stable")
+    sums = np.cumsum(np.take_along_axis(x, order, -1), -1)
     ranks = np.arange(1, x.shape[-1] + 1)
-    size = (ranked - (sums - 1) / ranks > 0).sum(-1, keepdims=True)
-    threshold = (np.take_along_axis(sums, size - 1, -1) - 1) / size
-    return np.maximum(x - threshold, 0.0)
+    support = np.take_along_axis(x, order, -1) - (sums - 1) / ranks > 0
+    size = support.sum(-1, keepdims=True)
+    threshold = (np.where(support, sums, 0.0).sum(-1, keepdims=True) - 1) / size
+    slope = np.empty_like(x)  # the entry of rank j is in the sums of the ranks j .. |S|
+    np.put_along_axis(slope, order, np.maximum(size - ranks + 1, 0) / size, -1)
+    return threshold, slope
+
+
+def _sparsemax(x: Array) -> Array:
+    return np.maximum(x - _sparsemax_threshold(x)[0], 0.0)
 
 
 def _sparsemax_backward(x: Array, dy: Array) -> Array:
-    support = _sparsemax(x) > 0
-    mean = (dy * support).sum(-1, keepdims=True) / support.sum(-1, keepdims=True)
-    return np.where(support, dy - mean, 0.0)
+    threshold, slope = _sparsemax_threshold(x)
+    dy = np.where(x > threshold, dy, 0.0)
+    return dy - slope * dy.sum(-1, keepdims=True)
 
 
 def _elementwise(f: Forward, slope: Forward) -> tuple[Forward, Backward]:
@@ -87,8 +97,8 @@ def _silu_slope(x: Array) -> Array:
 
 
 def _gelu_slope(x: Array) -> Array:
-    density = np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
-    return 0.5 * (1 + _erf(x / math.sqrt(2))) + x * density
+    density = _SQRT_HALF * np.exp(-((x * _SQRT_HALF) ** 2)) / math.sqrt(math.pi)
+    return 0.5 * (1 + _erf(x * _SQRT_HALF)) + x * density
 
 
 def _hard_sigmoid(x: Array) -> Array:
@@ -109,7 +119,7 @@ ACTIVATIONS: dict[str, tuple[Forward, Backward]] = {
     "celu": _ELU,
     "elu": _ELU,
     "exponential": _elementwise(np.exp, np.exp),
-    "gelu": _elementwise(lambda x: 0.5 * x * (1 + _erf(x / math.sqrt(2))), _gelu_slope),
+    "gelu": _elementwise(lambda x: 0.5 * x * (1 + _erf(x * _SQRT_HALF)), _gelu_slope),
     "hard_shrink": _elementwise(
         lambda x: np.where(np.abs(x) > 0.5, x, 0.0), lambda x: np.where(np.abs(x) > 0.5, 1.0, 0.0)
     ),
@@ -121,7 +131,7 @@ ACTIVATIONS: dict[str, tuple[Forward, Backward]] = {
     "hard_swish": _HARD_SILU,
     "hard_tanh": _elementwise(lambda x: np.clip(x, -1, 1), _inside(-1, 1)),
     "leaky_relu": _elementwise(
-        lambda x: np.where(x > 0, x, 0.2 * x), lambda x: np.where(x > 0, 1.0, 0.2)
+        lambda x: np.where(x > 0, x, _LEAK * x), lambda x: np.where(x > 0, 1.0, _LEAK)
     ),
     "linear": _elementwise(lambda x: x, np.ones_like),
     "log_sigmoid": _elementwise(lambda x: -_softplus(-x), lambda x: _sigmoid(-x)),
