@@ -1,0 +1,141 @@
+"""From a path to a :class:`KerasFile`: what the file is, and who reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import FileFormatError
+from . import _keras3, _legacy
+from ._open import (
+    HDF5_MAGIC,
+    MAX_ARRAY_BYTES,
+    MAX_JSON_BYTES,
+    ZIP_MAGIC,
+    Hdf5,
+    damaged_if_it_fails,
+    parse_json,
+    zip_members,
+)
+from ._tree import KerasFile, nodes, version_of
+
+_OTHERS = {
+    # by suffix, for files that are neither a zip nor HDF5
+    ".json": "a JSON file; of sharded weights (.weights.json) the reader is not built yet",
+    ".index": "a TensorFlow checkpoint; load it with Keras and call model.save_weights('x.h5')",
+    ".pb": "a TensorFlow graph; load the model with Keras and call model.save('x.keras')",
+    ".npz": "a NumPy archive; pass its arrays to LSTM.set_weights()",
+    ".npy": "a NumPy array; pass its arrays to LSTM.set_weights()",
+    ".pt": "a torch file; use torch.load and load_state_dict",
+    ".pth": "a torch file; use torch.load and load_state_dict",
+    ".safetensors": "a safetensors file; its reader is not built yet",
+    ".onnx": "an ONNX model; its arrays can go through relayout(..., 'onnx', 'keras')",
+    ".tflite": "a TFLite model, which is not read here",
+}
+
+
+def read(path: str | Path, config: Mapping[str, Any] | str | Path | None = None) -> KerasFile:
+    """What is in a Keras file.
+
+    Args:
+        path: a ``.keras``, ``.weights.h5`` or legacy ``.h5`` / ``.hdf5`` file; what it is, its
+            bytes say, not its name.
+        config: for a file of weights alone, the model's config: a dict, or the path of its JSON.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FileFormatError: the file is damaged, unsafe, or of another format (which is named).
+        ConfigError, NotBuiltError: an LSTM's config that cannot be an LSTM here.
+    """
+    path = Path(path)
+    if path.is_dir():
+        what = "SavedModel" if (path / "saved_model.pb").exists() else "folder"
+        raise FileFormatError(
+            f"{path} is a {what}, which is not read. Load the model with Keras and call "
+            "model.save('x.keras') or model.save_weights('x.weights.h5')."
+        )
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    given = _given_config(config)
+    with path.open("rb") as file:
+        magic = file.read(8)
+    if magic.startswith(ZIP_MAGIC):
+        if given is not None:
+            raise FileFormatError(
+                f"{path.name} is a .keras file and holds its own config; pass no other."
+            )
+        return _read_zip(path)
+    if magic != HDF5_MAGIC:
+        what = _OTHERS.get(path.suffix.lower(), "neither a zip (.keras) nor HDF5 (.h5)")
+        raise FileFormatError(f"{path.name} is {what}. Read are .keras, .weights.h5 and .h5 files.")
+    with damaged_if_it_fails(path):
+        hdf5 = Hdf5(path, path)
+        try:
+            return _read_hdf5(hdf5, given)
+        finally:
+            hdf5.close()
+
+
+def _given_config(config: Mapping[str, Any] | str | Path | None) -> Mapping[str, Any] | None:
+    if config is None or isinstance(config, Mapping):
+        return config
+    text = Path(config).read_bytes()
+    parsed = parse_json(text, Path(config).name)
+    if not isinstance(parsed, Mapping):
+        raise FileFormatError(f"{Path(config).name} is not the JSON of a model's config.")
+    return parsed
+
+
+def _read_zip(path: Path) -> KerasFile:
+    with damaged_if_it_fails(path):
+        wanted = {
+            "metadata.json": MAX_JSON_BYTES,
+            "config.json": MAX_JSON_BYTES,
+            "model.weights.h5": MAX_ARRAY_BYTES,
+        }
+        members = zip_members(path, wanted)
+        metadata = parse_json(members["metadata.json"], f"{path.name}: metadata.json")
+        config = parse_json(members["config.json"], f"{path.name}: config.json")
+        version = metadata.get("keras_version") if isinstance(metadata, Mapping) else None
+        if not isinstance(version, str):
+            raise FileFormatError(f"{path.name}: metadata.json names no keras_version.")
+        leaves = nodes(config, f"{path.name}: config.json")
+        hdf5 = Hdf5(members["model.weights.h5"], path)
+        try:
+            layers = _keras3.read_layers(hdf5, leaves, version)
+        finally:
+            hdf5.close()
+        return KerasFile(path, "keras", version, tuple(layers), False)
+
+
+def _read_hdf5(file: Hdf5, given: Mapping[str, Any] | None) -> KerasFile:
+    legacy_root = None
+    if file.texts("", "layer_names") is not None:
+        legacy_root = ""
+    elif file.texts("model_weights", "layer_names") is not None:
+        legacy_root = "model_weights"
+    version = file.text("", "keras_version") or file.text("model_weights", "keras_version")
+    config: Any = given
+    if config is None and (text := file.text("", "model_config")):
+        config = parse_json(text, f"{file.path.name}: model_config")
+    form = "weights.h5" if legacy_root is None else "h5"
+    if version is None:
+        # A legacy file without a version is Keras 1's or older than the attribute.
+        version = version_of(config) if form == "weights.h5" or config is not None else "1"
+    if config is not None:
+        leaves = nodes(config, f"the config of {file.path.name}")
+        if legacy_root is None:
+            layers = _keras3.read_layers(file, leaves, version)
+        else:
+            layers = _legacy.read_layers(file, legacy_root, leaves, version)
+    elif legacy_root is None:
+        layers = _keras3.read_groups(file, version)
+        if not layers and not (file.is_group("layers") or file.is_group("vars")):
+            held = ", ".join(file.children("")[:8]) or "nothing"
+            raise FileFormatError(
+                f"{file.path.name} is an HDF5 file but not one of Keras's; it holds {held}."
+            )
+    else:
+        layers = _legacy.read_groups(file, legacy_root, version)
+    return KerasFile(file.path, form, version, tuple(layers), config is None)

@@ -1,0 +1,194 @@
+"""A model's config as a flat list of layers in the model's order, whatever version wrote it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import LSTMConfig
+from ..errors import FileFormatError
+from ..weights import LSTMWeights
+
+MODELS = ("Sequential", "Functional", "Model")
+LSTM_CLASSES = ("LSTM", "CuDNNLSTM", "LSTMCell")
+
+
+@dataclass(frozen=True)
+class FileLayer:
+    """One layer of a file.
+
+    name: its name in the model, the names of nested models before it, joined by ``/``.
+    kind: its class.
+    config, weights: of a plain LSTM, in Keras's layout; None for all others.
+    reason: why a layer has no weights here; None for a plain LSTM.
+    has_lstm: whether an LSTM is in it, so that leaving it out would leave an LSTM out.
+    """
+
+    name: str
+    kind: str
+    config: LSTMConfig | None
+    weights: LSTMWeights | None
+    reason: str | None
+    has_lstm: bool
+
+
+@dataclass(frozen=True)
+class KerasFile:
+    """What a file holds. version is the Keras version that wrote it, as far as the file says.
+
+    bare: the file held weights alone, and no config was given: names are the file's groups, and
+        everything but the shapes is Keras's default.
+    """
+
+    path: Path
+    format: str
+    version: str
+    layers: tuple[FileLayer, ...]
+    bare: bool
+
+
+@dataclass(frozen=True)
+class Node:
+    """One layer of a config. parents are the models around it, outermost first."""
+
+    name: str
+    kind: str
+    config: Mapping[str, Any]
+    parents: tuple[Node, ...]
+    siblings: tuple[str, ...]  # the classes of the layers before it in its own model
+    trainable: bool  # its own flag and those of all parents
+
+    @property
+    def path(self) -> str:
+        return "/".join([*(p.name for p in self.parents), self.name])
+
+    @property
+    def has_lstm(self) -> bool:
+        """Whether an LSTM is in it; an unknown class that calls itself one is taken at its word."""
+        named = "lstm" in self.kind.lower() and not self.kind.startswith("ConvLSTM")
+        return named or any(c in LSTM_CLASSES for c in _classes(self.config))
+
+
+def nodes(config: Any, what: str) -> list[Node]:
+    """The leaf layers of a model config in the model's order; nested models are opened.
+
+    Args:
+        config: ``{"class_name": ..., "config": ...}`` as ``model.to_json()`` and the files have it,
+            or what ``model.get_config()`` gives (of old Sequential models, a list).
+        what: what error messages call it.
+    """
+    if isinstance(config, Mapping) and "class_name" in config:
+        kind, inner = str(config["class_name"]), config.get("config")
+        if kind not in MODELS:
+            if kind in LSTM_CLASSES:  # the config of one layer, as layers.serialize gives it
+                return list(_walk([config], (), True, what))
+            raise FileFormatError(
+                f"{what} is of the class {kind!r}, which is code of the model's author: a config "
+                "lists the layers of Sequential and Functional models only. Load its weights file "
+                "(.weights.h5 or .h5) instead."
+            )
+    else:
+        inner = config
+    layers = inner if isinstance(inner, list) else None
+    trainable = True
+    if isinstance(inner, Mapping):
+        layers = inner.get("layers")
+        trainable = inner.get("trainable") is not False
+    if not isinstance(layers, list):
+        raise FileFormatError(
+            f"{what} is not the config of a Sequential or Functional model: it has no list of "
+            "layers. Pass what model.to_json() or model.get_config() gives."
+        )
+    return list(_walk(layers, (), trainable, what))
+
+
+def _walk(
+    layers: list[Any], parents: tuple[Node, ...], trainable: bool, what: str
+) -> Iterator[Node]:
+    before: list[str] = []
+    if len(parents) > 64:
+        raise FileFormatError(f"{what} nests models more than 64 deep.")
+    for position, layer in enumerate(layers):
+        if not isinstance(layer, Mapping) or not isinstance(layer.get("class_name"), str):
+            raise FileFormatError(f"{what}: layer {position} is no layer config: {str(layer)[:80]}")
+        kind, config = layer["class_name"], layer.get("config")
+        inside = config.get("layers") if isinstance(config, Mapping) else config
+        config = config if isinstance(config, Mapping) else {}
+        name = config.get("name", layer.get("name"))
+        if not isinstance(name, str):
+            name = kind.lower() + (f"_{before.count(kind)}" if kind in before else "")
+        own = trainable and config.get("trainable") is not False
+        node = Node(name, kind, config, parents, tuple(before), own)
+        before.append(kind)
+        if kind in MODELS and isinstance(inside, list):
+            yield from _walk(inside, (*parents, node), own, what)
+        else:
+            yield node
+
+
+def _classes(value: Any, depth: int = 0) -> Iterator[str]:
+    """Every ``class_name`` inside a config."""
+    if depth > 64:
+        return
+    if isinstance(value, Mapping):
+        if isinstance(value.get("class_name"), str):
+            yield value["class_name"]
+        for v in value.values():
+            yield from _classes(v, depth + 1)
+    elif isinstance(value, list):
+        for v in value:
+            yield from _classes(v, depth + 1)
+
+
+def snake_case(name: str) -> str:
+    """Keras's ``to_snake_case``, by which its weight files name groups."""
+    name = re.sub(r"\W+", "", name)
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def version_of(config: Any) -> str:
+    """The Keras generation that wrote a config which does not say so itself.
+
+    Only Keras 1 writes ``output_dim`` into an LSTM's config, and only Keras 2 ``time_major`` and
+    ``implementation``.
+    """
+    if isinstance(config, Mapping) and isinstance(config.get("keras_version"), str):
+        return str(config["keras_version"])
+    keys = set(_keys_of_lstms(config))
+    if "output_dim" in keys:
+        return "1"
+    return "2" if keys & {"time_major", "implementation"} else "3"
+
+
+def _keys_of_lstms(value: Any, depth: int = 0) -> Iterator[str]:
+    if depth > 64:
+        return
+    if isinstance(value, Mapping):
+        if value.get("class_name") in LSTM_CLASSES and isinstance(value.get("config"), Mapping):
+            yield from value["config"]
+        for v in value.values():
+            yield from _keys_of_lstms(v, depth + 1)
+    elif isinstance(value, list):
+        for v in value:
+            yield from _keys_of_lstms(v, depth + 1)
+
+
+REASONS = {
+    "Bidirectional": "Bidirectional layers are not built yet",
+    "CuDNNLSTM": "CuDNNLSTM files are not read yet",
+    "RNN": "RNN over LSTMCell is not built yet",
+    "TimeDistributed": "TimeDistributed layers are not built yet",
+}
+
+
+def left_out(node: Node) -> FileLayer:
+    """A layer that this package does not build, with the reason."""
+    if not node.has_lstm:
+        reason = f"{node.kind} is not an LSTM"
+    else:
+        reason = REASONS.get(node.kind, f"an LSTM inside a {node.kind} is not read yet")
+    return FileLayer(node.path, node.kind, None, None, reason, node.has_lstm)
