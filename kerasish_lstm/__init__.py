@@ -4,6 +4,7 @@ from . import activations, errors
 from ._engines import LSTMState
 from .activations import ACTIVATIONS
 from .config import LSTMConfig
+from .convert import from_keras, load_keras, to_keras
 from .lstm import LSTM, LazyLSTM
 from .weights import LAYOUTS, LSTMWeights, relayout
 
@@ -19,5 +20,8 @@ __all__ = [
     "LazyLSTM",
     "activations",
     "errors",
+    "from_keras",
+    "load_keras",
     "relayout",
+    "to_keras",
 ]

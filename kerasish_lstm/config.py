@@ -55,6 +55,8 @@ _BUILT_INITIALIZERS: dict[str, tuple[str | None, ...]] = {
     "bias_initializer": ("zeros", "Zeros"),
 }
 
+# What convert.to_keras calls the hard_sigmoid of the other generation, in that Keras's configs.
+_OWN_FUNCTIONS = {"hard_sigmoid_v2": "hard_sigmoid_v2", "hard_sigmoid_v3": "hard_sigmoid"}
 
 _FLAGS = (
     "use_bias",
@@ -233,14 +235,23 @@ class LSTMConfig:
         values.setdefault("recurrent_activation", default_recurrent_activation(version))
         for field in ("activation", "recurrent_activation"):
             value = values.get(field)
-            if isinstance(value, Mapping):
+            own = value
+            if isinstance(value, Mapping) and value.get("class_name") == "function":
+                own = value.get("config")
+            own = _OWN_FUNCTIONS.get(own.rpartition(">")[2]) if isinstance(own, str) else None
+            if own is not None:
+                values[field] = own
+            elif isinstance(value, Mapping):
                 raise ConfigError(
                     f"LSTM {config.get('name')!r}: {field}={dict(value)!r} is code of the model's "
                     "author, which no file holds. Put a name of kerasish_lstm.ACTIVATIONS, or a "
                     "callable on torch tensors, in its place in the config and pass that config."
                 )
-            if value == "hard_sigmoid" and keras_generation(version) < 3:
+            elif value == "hard_sigmoid" and keras_generation(version) < 3:
                 values[field] = "hard_sigmoid_v2"
+        for field in (*_BUILT, *_BUILT_INITIALIZERS):
+            if isinstance(values.get(field), Mapping):
+                values[field] = _short(values[field], _BUILT_INITIALIZERS.get(field, ()))
         values["dtype"] = _policy_name(values.get("dtype"))
         return cls(**values)
 
@@ -279,6 +290,20 @@ def default_recurrent_activation(version: str) -> str:
     if match and int(match[1]) < 3 and not str(version).endswith("-tf"):
         return "hard_sigmoid_v2"
     return "sigmoid"
+
+
+def _short(value: Mapping[str, Any], defaults: tuple[str | None, ...]) -> Any:
+    """The serialized form of an object that every Keras reads: Keras 3 adds entries of its own.
+
+    A default comes as its name. Objects of the model's author are left as they are.
+    """
+    if not str(value.get("module") or "keras").startswith(("keras", "tf_keras")):
+        return dict(value)
+    name = value.get("class_name")
+    arguments = {k: v for k, v in (value.get("config") or {}).items() if v is not None}
+    if name in defaults and arguments in ({}, {"gain": 1.0}):
+        return defaults[0]
+    return {"class_name": name, "config": arguments}
 
 
 def _policy_name(dtype: Any) -> str | None:

@@ -96,6 +96,22 @@ def keras() -> Iterator[keras_live.KerasLive]:
 
 
 @pytest.fixture(scope="session")
+def tf_keras() -> Iterator[keras_live.KerasLive]:
+    """Live Keras 2, or a skip that names what is missing."""
+    lacking = keras_live.missing("tf_keras")
+    if lacking:
+        pytest.skip(f"live tf_keras: {lacking}")
+    with keras_live.KerasLive("tf_keras") as live:
+        yield live
+
+
+@pytest.fixture(params=["keras", "tf_keras"])
+def either(request: pytest.FixtureRequest) -> tuple[str, keras_live.KerasLive]:
+    """Each live Keras in turn, with its name."""
+    return request.param, request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
 def live_results(keras: keras_live.KerasLive) -> Any:
     """``live_results(group, dtype)``: what live Keras gives for a group's cases, by case id."""
     found: dict[tuple[str, str], dict[str, dict[str, np.ndarray]]] = {}

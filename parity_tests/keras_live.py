@@ -10,6 +10,7 @@ between this suite and itself.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import pickle
@@ -63,7 +64,8 @@ class KerasLive:
         self._process.wait(30)
 
     def call(self, function: str, *arguments: Any) -> Any:
-        """The result of one of this file's functions, run in the child."""
+        """The result of one of this file's functions, run in the child; or of another file of the
+        suite, as ``"keras_side.make_files"``."""
         assert self._process.stdin is not None and self._process.stdout is not None
         _write(self._process.stdin, (function, arguments))
         kind, value = _read(self._process.stdout)
@@ -190,7 +192,11 @@ def _serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
         except EOFError:
             return
         try:
-            answer = ("result", globals()[function](*arguments))
+            module, _, name = function.rpartition(".")
+            scope = (
+                vars(importlib.import_module(f".{module}", __package__)) if module else globals()
+            )
+            answer = ("result", scope[name](*arguments))
         except Exception:  # every error belongs to the parent, which raises it
             answer = ("error", traceback.format_exc())
         _write(stdout, answer)

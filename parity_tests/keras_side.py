@@ -1,0 +1,212 @@
+"""What the suite has real Keras do with files and live layers, in the process of keras_live."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def _weights(layer: Any, rng: np.random.RandomState) -> None:
+    """Random weights everywhere; float32 values, so that every dtype rounds the same numbers."""
+    layer.set_weights(
+        [rng.uniform(-0.5, 0.5, w.shape).astype(np.float32) for w in layer.get_weights()]
+    )
+
+
+def _sequential(k: Any) -> Any:
+    return k.Sequential(
+        [
+            k.layers.Input((7, 4)),
+            k.layers.LSTM(3, return_sequences=True, dropout=0.2, name="zeta"),
+            k.layers.LSTM(2, recurrent_activation="hard_sigmoid", go_backwards=True, name="alpha"),
+            k.layers.Dense(1),
+        ],
+        name="model",
+    )
+
+
+def _many(k: Any) -> Any:
+    """Twelve LSTMs: lstm_10 sorts before lstm_2."""
+    x = first = k.layers.Input((5, 3))
+    for n in range(12):
+        x = k.layers.LSTM(n + 2, return_sequences=True, use_bias=n != 7)(x)
+    return k.Model(first, x)
+
+
+def _nested(k: Any) -> Any:
+    """A nested model whose first LSTM is frozen: legacy files store the second one's weights first.
+
+    Both have the same shapes, so that only the order tells them apart. ``shared`` is used twice.
+    """
+    inner = k.Sequential(
+        [
+            k.layers.Input((5, 3)),
+            k.layers.LSTM(3, return_sequences=True, name="frozen"),
+            k.layers.GRU(3, return_sequences=True),
+            k.layers.LSTM(3, return_sequences=True, activation="relu", name="free"),
+        ],
+        name="inner",
+    )
+    inner.layers[0].trainable = False
+    a, b = k.layers.Input((5, 3), name="a"), k.layers.Input((5, 3), name="b")
+    shared = k.layers.LSTM(3, return_sequences=True, name="shared")
+    end = k.layers.LSTM(2, name="end", return_state=True)
+    out = end(k.layers.Add()([inner(shared(a)), shared(b)]))
+    return k.Model([a, b], out)
+
+
+def _stateful(k: Any) -> Any:
+    size = {"batch_shape": (2, 5, 3)}
+    lstm = k.layers.LSTM(4, stateful=True, unit_forget_bias=False, kernel_regularizer="l2")
+    return k.Sequential([k.layers.Input(**size), lstm])
+
+
+def _half(k: Any) -> Any:
+    mixed = k.layers.LSTM(4, return_sequences=True, dtype="mixed_float16", name="mixed")
+    # Keras's orthogonal has no 16-bit QR.
+    half = k.layers.LSTM(3, dtype="float16", recurrent_initializer="zeros", name="half")
+    return k.Sequential([k.layers.Input((5, 3)), mixed, half])
+
+
+def _wrapped(k: Any) -> Any:
+    layers = k.layers
+    return k.Sequential(
+        [
+            layers.Input((5, 3)),
+            layers.LSTM(3, return_sequences=True, name="plain"),
+            layers.Bidirectional(layers.LSTM(2, return_sequences=True, name="two"), name="both"),
+            layers.RNN([layers.LSTMCell(2), layers.LSTMCell(3)], return_sequences=True, name="rnn"),
+            layers.TimeDistributed(layers.Dense(2), name="dense"),
+            layers.LSTM(2, name="last"),
+        ]
+    )
+
+
+MODELS = {
+    "sequential": _sequential,
+    "many": _many,
+    "nested": _nested,
+    "stateful": _stateful,
+    "half": _half,
+    "wrapped": _wrapped,
+}
+FORMATS = {"keras": "keras", "weights": "weights.h5", "h5": "h5"}
+
+
+def _lstms(model: Any, prefix: str = "") -> dict[str, Any]:
+    found = {}
+    for layer in model.layers:
+        if type(layer).__name__ == "LSTM":
+            found[prefix + layer.name] = layer
+        elif hasattr(layer, "layers"):
+            found |= _lstms(layer, f"{prefix}{layer.name}/")
+    return found
+
+
+def make_files(folder: str, library: str) -> dict[str, dict[str, Any]]:
+    """Every model in every format (and its JSON) in a folder; what each LSTM does to an input.
+
+    Returns:
+        {model: {layer: (x, weights, [output, h, c] or [output])}}.
+    """
+    k = importlib.import_module(library)
+    answers: dict[str, dict[str, Any]] = {}
+    for seed, (name, build) in enumerate(MODELS.items()):
+        rng = np.random.RandomState(seed)
+        model = build(k)
+        _weights(model, rng)
+        answers[name] = {}
+        base = Path(folder) / name
+        for suffix in FORMATS.values():
+            path = f"{base}.{suffix}"
+            (model.save_weights if "weights" in suffix else model.save)(path)
+        base.with_suffix(".json").write_text(model.to_json())
+        model.save_weights(f"{base}_weights.h5") if library == "tf_keras" else None
+        for path, layer in _lstms(model).items():
+            weights = layer.get_weights()
+            x = rng.uniform(-1, 1, (2, 5, weights[0].shape[0])).astype(np.float32)
+            result = layer(x)
+            result = result if isinstance(result, tuple | list) else [result]
+            answers[name][path] = (x, weights, [np.asarray(r, np.float64) for r in result])
+    return answers
+
+
+def bfloat16_file(path: str) -> Any:
+    """A .weights.h5 in bfloat16 (Keras 3 alone writes it), and the weights as float32."""
+    import keras
+
+    lstm = keras.layers.LSTM(3, dtype="bfloat16", recurrent_initializer="zeros")
+    model = keras.Sequential([keras.layers.Input((5, 4)), lstm])
+    _weights(lstm, np.random.RandomState(3))
+    model.save_weights(path)
+    return [np.asarray(w, np.float32) for w in lstm.get_weights()]
+
+
+def round_trip(library: str, keywords: dict[str, Any], x: np.ndarray) -> dict[str, Any]:
+    """A live layer to torch, then to both live Kerases, then to torch: what each gives for x."""
+    import torch
+
+    from kerasish_lstm import from_keras, to_keras
+
+    def numbers(result: Any) -> list[np.ndarray]:
+        result = result if isinstance(result, tuple | list) else [result]
+        return [np.asarray(r.detach() if hasattr(r, "detach") else r, np.float64) for r in result]
+
+    k = importlib.import_module(library)
+    layer = k.layers.LSTM(**keywords)
+    layer.build((x.shape[0], None, x.shape[2]))
+    _weights(layer, np.random.RandomState(5))
+    if keywords.get("stateful"):
+        layer(x[:, ::-1])
+    module = from_keras(layer).eval()
+    answers: dict[str, Any] = {"repr": repr(module), "live": numbers(layer(x))}
+    others = {name: to_keras(module, backend=name) for name in ("keras", "tf_keras")}
+    back = {name: from_keras(other).eval() for name, other in others.items()}
+    tensor = torch.from_numpy(x)
+    answers["torch"] = numbers(module(tensor))
+    for name, other in others.items():
+        answers[f"to {name}"] = numbers(other(x))
+        answers[f"back from {name}"] = numbers(back[name](tensor))
+        answers[f"config from {name}"] = {
+            k: str(v) for k, v in vars(back[name].config).items() if k not in ("seed", "dtype")
+        }
+        answers[f"weights from {name}"] = back[name].get_weights()
+        reread = type(other).from_config(other.get_config())  # saves and loads, functions too
+        answers[f"reread {name}"] = json.dumps(str(reread.get_config()["recurrent_activation"]))
+    answers["config"] = {
+        k: str(v) for k, v in vars(module.config).items() if k not in ("seed", "dtype")
+    }
+    answers["weights"] = layer.get_weights()
+    return answers
+
+
+def refused(library: str) -> dict[str, str]:
+    """The errors of the converter on live layers that it cannot take, by what they are."""
+    import torch
+
+    import kerasish_lstm as ours
+
+    k = importlib.import_module(library)
+    bad: dict[str, Any] = {
+        "not built": lambda: ours.from_keras(k.layers.LSTM(3, name="raw")),
+        "another layer": lambda: ours.from_keras(k.layers.GRU(3)),
+        "no layer": lambda: ours.from_keras(3),
+        "backend": lambda: ours.to_keras(ours.LSTM(2, 3), backend="theano"),  # type: ignore[arg-type]
+        "no module": lambda: ours.to_keras(torch.nn.LSTM(2, 3)),  # type: ignore[arg-type]
+        "callable": lambda: ours.to_keras(ours.LSTM(2, 3, activation=torch.sin)),
+        "stateful": lambda: ours.to_keras(ours.LSTM(2, 3, stateful=True)),
+        "unknown there": lambda: ours.to_keras(
+            ours.LSTM(2, 3, activation="sparse_plus"), backend="tf_keras"
+        ),
+    }
+    found = {}
+    for name, call in bad.items():
+        try:
+            call()
+        except ours.errors.ConfigError as error:
+            found[name] = str(error)
+    return found
