@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,12 +20,22 @@ LIBRARIES = {
     "jax_jit": "JAX lax.scan, jit",
 }
 QUICK_LIBRARIES = ("kerasish", "torch_lstm")
+CUDA_LIBRARIES = ("kerasish", "torch_lstm", "keras_torch")
+
+DEVICE = os.environ.get("BENCHMARK_DEVICE", "cpu")  # a worker's, as the parent has set it
 
 # (B, T, F, H)
 SHAPES = ((1, 100, 64, 64), (32, 100, 64, 128), (64, 128, 256, 256), (256, 64, 32, 32))
 QUICK_SHAPES = ((2, 5, 3, 4), (4, 7, 5, 8))
 
 MODES = ("inference", "training")
+
+ROUNDS, QUICK_ROUNDS = 6, 2
+MOST_REPEATS = 100  # a round
+# Seconds of timing for one library and case; at least one call a round is made all the same.
+# The two whose ratio is to be known to a few percent get more.
+BUDGET, CLOSE_BUDGET, QUICK_BUDGET = 1.5, 5.0, 0.05
+CLOSE = ("kerasish", "torch_lstm")
 
 # Largest error against the float64 truth. Outputs lie in (-1, 1), so theirs is absolute; a
 # gradient's is relative to the largest element of the true gradient.

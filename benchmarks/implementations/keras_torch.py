@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from types import SimpleNamespace
 
+from benchmarks.cases import DEVICE
+
 os.environ["KERAS_BACKEND"] = "torch"
-os.environ.setdefault("KERAS_TORCH_DEVICE", "cpu")
+os.environ["KERAS_TORCH_DEVICE"] = DEVICE
 
 import keras
 import torch
@@ -16,8 +18,8 @@ def prepare(case, data):
     layer = keras.layers.LSTM(case.H)
     layer.build((case.B, case.T, case.F))
     layer.set_weights([data["kernel"], data["recurrent_kernel"], data["bias"]])
-    x = torch.from_numpy(data["x"])
-    mask = None if data["mask"] is None else torch.from_numpy(data["mask"])
+    x = torch.from_numpy(data["x"]).to(DEVICE)
+    mask = None if data["mask"] is None else torch.from_numpy(data["mask"]).to(DEVICE)
     return SimpleNamespace(case=case, layer=layer, x=x, mask=mask, y=None)
 
 
@@ -33,9 +35,9 @@ def run(state):
 
 
 def output(state):
-    arrays = {"output": state.y.detach().numpy()}
+    arrays = {"output": state.y.detach().cpu().numpy()}
     if state.case.mode == "training":
         names = ("kernel_gradient", "recurrent_kernel_gradient", "bias_gradient")
         for name, variable in zip(names, state.layer.trainable_variables, strict=True):
-            arrays[name] = variable.value.grad.numpy()
+            arrays[name] = variable.value.grad.cpu().numpy()
     return arrays

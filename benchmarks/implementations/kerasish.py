@@ -6,15 +6,16 @@ from types import SimpleNamespace
 
 import torch
 
+from benchmarks.cases import DEVICE
 from kerasish_lstm import LSTM
 
 
 def prepare(case, data):
-    layer = LSTM(case.F, case.H)
+    layer = LSTM(case.F, case.H, device=DEVICE)
     layer.set_weights([data["kernel"], data["recurrent_kernel"], data["bias"]])
     layer.train(case.mode == "training")
-    x = torch.from_numpy(data["x"])
-    mask = None if data["mask"] is None else torch.from_numpy(data["mask"])
+    x = torch.from_numpy(data["x"]).to(DEVICE)
+    mask = None if data["mask"] is None else torch.from_numpy(data["mask"]).to(DEVICE)
     return SimpleNamespace(case=case, layer=layer, x=x, mask=mask, y=None)
 
 
@@ -29,10 +30,10 @@ def run(state):
 
 
 def output(state):
-    arrays = {"output": state.y.detach().numpy()}
+    arrays = {"output": state.y.detach().cpu().numpy()}
     if state.case.mode == "training":
         lstm = state.layer.lstm
-        arrays["kernel_gradient"] = lstm.weight_ih_l0.grad.T.numpy()
-        arrays["recurrent_kernel_gradient"] = lstm.weight_hh_l0.grad.T.numpy()
-        arrays["bias_gradient"] = lstm.bias_ih_l0.grad.numpy()
+        arrays["kernel_gradient"] = lstm.weight_ih_l0.grad.T.cpu().numpy()
+        arrays["recurrent_kernel_gradient"] = lstm.weight_hh_l0.grad.T.cpu().numpy()
+        arrays["bias_gradient"] = lstm.bias_ih_l0.grad.cpu().numpy()
     return arrays
