@@ -6,6 +6,7 @@ from .activations import ACTIVATIONS
 from .config import LSTMConfig
 from .convert import from_keras, load_keras, to_keras
 from .lstm import LSTM, LazyLSTM
+from .optimizers import keras_adam
 from .weights import LAYOUTS, LSTMWeights, relayout
 
 __version__ = "0.1.0"
@@ -21,6 +22,7 @@ __all__ = [
     "activations",
     "errors",
     "from_keras",
+    "keras_adam",
     "load_keras",
     "relayout",
     "to_keras",

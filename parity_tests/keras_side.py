@@ -210,3 +210,16 @@ def refused(library: str) -> dict[str, str]:
         except ours.errors.ConfigError as error:
             found[name] = str(error)
     return found
+
+
+def run_file(path: str, inputs: dict[str, Any]) -> dict[str, Any]:
+    """What the layers of a model file give for inputs, called one by one."""
+    import keras
+
+    model = keras.models.load_model(path)
+    answers = {}
+    for name, x in inputs.items():
+        result = model.get_layer(name)(x)
+        result = result if isinstance(result, tuple) else (result,)
+        answers[name] = [np.asarray(r, np.float64) for r in result]
+    return answers

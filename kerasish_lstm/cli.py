@@ -1,0 +1,326 @@
+"""``kerasish-lstm``: the command line.
+
+    kerasish-lstm demo          Keras's own file of five LSTMs, in PyTorch, beside Keras's numbers
+    kerasish-lstm demo FILE     the LSTMs of your Keras file, beside the float64 equations
+
+Exit status: 0 equal, 1 not equal within the bound, 2 a file or an argument that cannot be used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from . import __version__
+from .convert import read_layers, to_keras
+from .errors import FileFormatError, KerasishError, NotBuiltError
+from .files import FileLayer
+from .lstm import LSTM
+from .parity import bounds, oracle
+
+main = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich")
+
+NOTEBOOK = Path(__file__).parent / "demo" / "notebook.keras"
+SHOWN = 5  # numbers of a row
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One layer's results beside other sources' numbers for the same input."""
+
+    name: str
+    layer: LSTM[Any]
+    shape: tuple[int, ...]
+    results: dict[str, np.ndarray]  # output, h, c
+    others: dict[str, dict[str, np.ndarray]]  # source -> output, h, c
+    bound: float
+
+    def difference(self, source: str) -> float:
+        """The largest over everything that the layer returned."""
+        theirs = self.others[source]
+        return max(bounds.error(self.results[k], np.asarray(v)) for k, v in theirs.items())
+
+    @property
+    def equal(self) -> bool:
+        return all(self.difference(source) <= self.bound for source in self.others)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@main.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Keras's LSTM, exactly, in PyTorch."""
+
+
+@main.command()
+def demo(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A .keras, .weights.h5 or .h5 file. Without one: the five LSTMs of the notebook "
+            "'LSTM Essential', in a .keras file that Keras wrote, beside the numbers Keras gave."
+        ),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Sequences of the random input.")] = 2,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the random input.")] = 7,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random input.")] = 0,
+) -> None:
+    """Run the LSTMs of a Keras file in PyTorch and show that they are equal."""
+    console = Console(highlight=False)
+    left_out: list[FileLayer] = []
+    try:
+        if file is None:
+            compared = _notebook()
+            said = f"written by Keras {_recorded()['versions']['keras']}"
+        else:
+            compared, left_out, said = _file(file, batch, steps, seed)
+    except (KerasishError, OSError) as error:
+        message = f"[bold red]error:[/] {escape(str(error))}"
+        Console(stderr=True, highlight=False, soft_wrap=True).print(message)
+        raise typer.Exit(2) from error
+    _head(console, (file or NOTEBOOK).name, said)
+    for one in compared:
+        _show(console, one)
+    if file is None:
+        _states(console, compared)
+    _summary(console, compared)
+    _skipped(console, left_out)
+    if not all(one.equal for one in compared):
+        raise typer.Exit(1)
+
+
+# What is compared
+
+
+def _recorded() -> Any:
+    return json.loads(NOTEBOOK.with_suffix(".json").read_text())
+
+
+def _notebook() -> list[Comparison]:
+    """The packaged file, beside what Keras gave when it wrote it."""
+    recorded = _recorded()
+    if hashlib.sha256(NOTEBOOK.read_bytes()).hexdigest() != recorded["sha256"]:
+        raise FileFormatError(
+            f"{NOTEBOOK.name} is not the file beside which Keras's outputs were recorded. "
+            "Install the package again."
+        )
+    layers, _, _ = read_layers(NOTEBOOK)
+    source = f"Keras {recorded['versions']['keras']}"
+    compared = []
+    for name, layer in layers.items():
+        record = recorded["layers"][name]
+        x = np.array(recorded["inputs"][record["input"]], np.float32)
+        theirs = {k: np.array(record[k]) for k in ("output", "h", "c") if k in record}
+        results = _run(layer, x)
+        if results.keys() != theirs.keys() or layer.count_params() != record["parameters"]:
+            raise FileFormatError(f"{NOTEBOOK.name}: the layer {name!r} is not as recorded.")
+        # Fresh weights and three steps: rounding is all that can differ.
+        bound = 4 * bounds.FLOAT32_ULPS
+        compared.append(Comparison(name, layer, x.shape, results, {source: theirs}, bound))
+    return compared
+
+
+def _file(
+    path: Path, batch: int, steps: int, seed: int
+) -> tuple[list[Comparison], list[FileLayer], str]:
+    """A user's file, beside the float64 equations and, where installed, live Keras."""
+    layers, left_out, file = read_layers(path)
+    if not layers:
+        lost = [f"  {layer.name}: {layer.reason}" for layer in left_out]
+        listed = "\n".join(lost) or "  nothing"
+        raise NotBuiltError(f"{path.name} has no plain LSTM to run; it holds\n{listed}")
+    has_keras = importlib.util.find_spec("keras") and importlib.util.find_spec("tensorflow")
+    rng = np.random.default_rng(seed)
+    compared = []
+    for name, stored in layers.items():
+        # h and c are shown whatever the layer returns; a stateful one begins with zeros.
+        config = stored.config.replace(return_state=True, stateful=False)
+        dtype = stored.lstm.weight_ih_l0.dtype
+        layer = LSTM.from_lstm_config(stored.input_size, config, dtype=dtype).eval()
+        layer.load_state_dict(stored.state_dict())
+        x = rng.uniform(-1, 1, (batch, steps, layer.input_size)).astype(np.float32)
+        truth = _truth(layer, x)
+        others = {"float64": truth}
+        if has_keras:
+            others["live Keras"] = _live(layer, x)
+        bound = _bound(layer, x, truth, rng)
+        compared.append(Comparison(name, stored, x.shape, _run(layer, x), others, bound))
+    said = f"Keras {file.version}, {file.format} format"
+    if file.bare:
+        said += ", weights alone: built with Keras's defaults, named by the file's groups"
+    return compared, left_out, said
+
+
+def _run(layer: LSTM[Any], x: np.ndarray) -> dict[str, np.ndarray]:
+    with torch.inference_mode():
+        result = layer(torch.from_numpy(x))
+    return _named(result)
+
+
+def _named(result: Any) -> dict[str, np.ndarray]:
+    values = result if isinstance(result, tuple | list) else (result,)
+    arrays = (v.double().numpy() if isinstance(v, torch.Tensor) else np.asarray(v) for v in values)
+    return dict(zip(("output", "h", "c"), arrays, strict=False))
+
+
+def _truth(
+    layer: LSTM[Any], x: np.ndarray, weights: list[np.ndarray] | None = None
+) -> dict[str, np.ndarray]:
+    config = layer.config
+    result = oracle.forward(
+        x,
+        *(layer.get_weights() if weights is None else weights),
+        go_backwards=config.go_backwards,
+        return_sequences=config.return_sequences,
+        activation=str(config.activation),
+        recurrent_activation=str(config.recurrent_activation),
+    )
+    return dict(result._asdict())
+
+
+def _bound(
+    layer: LSTM[Any], x: np.ndarray, truth: dict[str, np.ndarray], rng: np.random.Generator
+) -> float:
+    """Ten times what rounding the weights and inputs moves the truth, and four ulps.
+
+    No bound holds for all weights (large ones amplify an ulp without limit), so it is measured.
+    """
+    half_ulp = float(torch.finfo(layer.lstm.weight_ih_l0.dtype).eps) / 2
+    moved = 0.0
+    for _ in range(3):
+        near = [w * (1 + rng.choice([-half_ulp, half_ulp], w.shape)) for w in layer.get_weights()]
+        nudged = _truth(layer, x * (1 + rng.choice([-half_ulp, half_ulp], x.shape)), near)
+        moved = max(moved, *(bounds.error(nudged[k], truth[k]) for k in truth))
+    return 10 * moved + 8 * half_ulp
+
+
+def _live(layer: LSTM[Any], x: np.ndarray) -> dict[str, np.ndarray]:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _quiet():
+        return _named([np.asarray(v, np.float64) for v in to_keras(layer)(x)])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the lines that TensorFlow's C++ writes to stderr when it is loaded."""
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+# What is shown
+
+
+def _head(console: Console, name: str, said: str) -> None:
+    console.print(f"[bold]{escape(name)}[/], {escape(said)}")
+    console.print(f"[dim]run by kerasish_lstm {__version__} on torch {torch.__version__}[/]\n")
+
+
+def _call(layer: LSTM[Any]) -> str:
+    """``LSTM(5, return_state=True)``, as it was written in Keras."""
+    config = layer.config
+    flags = ("return_sequences", "return_state", "go_backwards", "stateful")
+    parts = [str(config.units)] + [f"{f}=True" for f in flags if getattr(config, f)]
+    for keyword, default in (("activation", "tanh"), ("recurrent_activation", "sigmoid")):
+        value = getattr(config, keyword)
+        parts += [f"{keyword}={value}"] if value != default else []
+    return f"LSTM({', '.join(parts)})"
+
+
+def _show(console: Console, one: Comparison) -> None:
+    console.print(f"[bold cyan]{escape(_call(one.layer))}[/]")
+    console.print(
+        f"[dim]{escape(repr(one.name))}, {one.layer.count_params()} parameters, "
+        f"input {one.shape}, {one.layer.engine} engine[/]"
+    )
+    for quantity, mine in one.results.items():
+        index = (0,) if mine.ndim == 2 else (0, -1)
+        where = escape(f"{quantity}[{', '.join(map(str, index))}]")
+        console.print(f"  [bold]{where}[/] [dim]of {mine.shape}[/]")
+        sources = {"PyTorch": mine, **{s: o[quantity] for s, o in one.others.items()}}
+        for source, array in sources.items():
+            console.print(f"    {escape(source):<13}{_numbers(np.asarray(array)[index])}")
+    for source in one.others:
+        colour = "green" if one.difference(source) <= one.bound else "bold red"
+        difference = f"[{colour}]{one.difference(source):.1e}[/]"
+        console.print(f"  largest difference from {escape(source)}: {difference}")
+    console.print()
+
+
+def _numbers(row: np.ndarray) -> str:
+    return " ".join(f"{v:9.6f}" for v in row[:SHOWN]) + (" …" if row.size > SHOWN else "")
+
+
+def _states(console: Console, compared: list[Comparison]) -> None:
+    """What the notebook ends with."""
+    for one in compared:
+        if "h" not in one.results:
+            continue
+        output, h, c = one.results.values()
+        last, what = (output[:, -1], "result[:, -1]") if output.ndim == 3 else (output, "output")
+        console.print(f"[bold cyan]{escape(_call(one.layer))}[/]")
+        console.print(f"  {escape(what)} == h  {_truth_value(bool((last == h).all()))}")
+        console.print(f"  {'c == h':<{len(what) + 5}}  {_truth_value(bool((c == h).any()))}")
+    console.print()
+
+
+def _truth_value(value: bool) -> str:
+    return f"[bold]{value}[/]"
+
+
+def _summary(console: Console, compared: list[Comparison]) -> None:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("layer", overflow="fold")
+    table.add_column("parameters", justify="right")
+    table.add_column("output")
+    for source in compared[0].others:
+        table.add_column(f"to {source}", justify="right")
+    table.add_column("bound", justify="right")
+    table.add_column()
+    for one in compared:
+        table.add_row(
+            escape(one.name),
+            str(one.layer.count_params()),
+            str(one.results["output"].shape),
+            *(f"{one.difference(source):.1e}" for source in one.others),
+            f"{one.bound:.1e}",
+            "[bold green]equal[/]" if one.equal else "[bold red]DIFFERS[/]",
+        )
+    console.print(table)
+
+
+def _skipped(console: Console, left_out: list[FileLayer]) -> None:
+    if not left_out:
+        return
+    console.print("\n[bold]Left out[/]")
+    for layer in left_out:
+        style = "yellow" if layer.has_lstm else "dim"
+        console.print(f"  [{style}]{escape(layer.name)}: {escape(layer.reason or '')}[/]")
