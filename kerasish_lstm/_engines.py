@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ._masks import at_length
-from .activations import Function
+from .activations import ACTIVATIONS, Function
 from .config import LSTMConfig
 from .errors import InputError
 
@@ -96,7 +96,13 @@ def scan(
     if lengths is not None:
         steps = torch.arange(x.shape[1], device=x.device)
         active = (steps.unsqueeze(1) < lengths).unsqueeze(-1).unbind(0)  # T times (B, 1)
-    shape = state.h.shape
+    for function in {activation, gate} - set(ACTIVATIONS.values()):
+        shape = function(state.c).shape
+        if shape != state.c.shape:
+            raise InputError(
+                f"LSTM: the activation {function!r} turned a tensor of shape "
+                f"{tuple(state.c.shape)} into {tuple(shape)}; it must keep the shape (B, U)."
+            )
     outputs = []
     for t, z_t in enumerate(z.unbind(1)):
         if active is None:
@@ -108,11 +114,6 @@ def scan(
             end = lstm_step(z_t, begin, recurrent, activation, gate)
             state = LSTMState(
                 *(torch.where(active[t], new, old) for new, old in zip(end, state, strict=True))
-            )
-        if t == 0 and (state.h.shape != shape or state.c.shape != shape):
-            raise InputError(
-                f"LSTM: the activations turned a state of shape {tuple(shape)} into "
-                f"{tuple(state.h.shape)}; they must keep the shape (B, U)."
             )
         outputs.append(state.h)
     return torch.stack(outputs, 1), state

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,6 @@ from .cases import GROUPS
 REAL_FILES = Path(
     os.environ.get("KERASISH_REAL_FILES", Path(__file__).resolve().parents[2] / "shared" / "real")
 )
-GOLDENS = Path(__file__).parent / "goldens"
 _cuda_runs = pytest.StashKey[int]()
 
 
@@ -41,15 +39,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     kept, dropped = [], []
     for item in items:
-        params = getattr(getattr(item, "callspec", None), "params", {})
-        (kept if params.get("device") == wanted else dropped).append(item)
+        device = getattr(getattr(item, "callspec", None), "params", {}).get("device")
+        # What names no device runs on the CPU.
+        (kept if (device or "cpu") == wanted else dropped).append(item)
     config.hook.pytest_deselected(items=dropped)
     items[:] = kept
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.when == "call" and report.passed and "[cuda" in report.nodeid:
-        _config().stash[_cuda_runs] += 1
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -59,30 +53,19 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-_the_config: list[pytest.Config] = []
-
-
-def _config() -> pytest.Config:
-    return _the_config[0]
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionstart(session: pytest.Session) -> None:
-    _the_config[:] = [session.config]
-
-
 @pytest.fixture(params=["cpu", "cuda"])
 def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     """Each device in turn. On CUDA the suite, never the package, turns TF32 off for the test."""
-    if request.param == "cuda":
-        if not torch.cuda.is_available():
-            pytest.skip("no CUDA device here")
-        before = (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-        yield torch.device("cuda")
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+    if request.param == "cpu":
+        yield torch.device("cpu")
         return
-    yield torch.device("cpu")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    before = (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    request.config.stash[_cuda_runs] += 1
+    yield torch.device("cuda")
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 @pytest.fixture(scope="session")
@@ -126,11 +109,3 @@ def live_results(keras: keras_live.KerasLive) -> Any:
         return found[group, dtype]
 
     return results
-
-
-@pytest.fixture(scope="session")
-def golden_manifest() -> dict[str, Any]:
-    path = GOLDENS / "manifest.json"
-    if not path.exists():
-        pytest.skip("no goldens recorded")
-    return json.loads(path.read_text())  # type: ignore[no-any-return]

@@ -114,6 +114,8 @@ def _layer(keywords: dict[str, Any], arrays: dict[str, Any], dtype: str) -> Any:
     import numpy as np
     from keras.layers import LSTM
 
+    if dtype in ("float16", "bfloat16"):  # Keras's orthogonal has no 16-bit QR
+        keywords = {**keywords, "recurrent_initializer": "zeros"}
     layer = LSTM(arrays["recurrent_kernel"].shape[0], dtype=dtype, **keywords)
     layer.build(arrays["x"].shape)
     names = ("kernel", "recurrent_kernel", "bias")

@@ -223,3 +223,31 @@ def run_file(path: str, inputs: dict[str, Any]) -> dict[str, Any]:
         result = result if isinstance(result, tuple) else (result,)
         answers[name] = [np.asarray(r, np.float64) for r in result]
     return answers
+
+
+def activation_names() -> tuple[list[str], list[str]]:
+    """The names that Keras knows as activations, and those that its LSTM fails on."""
+    import keras
+    from keras.src.activations import ALL_OBJECTS_DICT
+
+    failing = []
+    for name in ALL_OBJECTS_DICT:
+        try:
+            keras.layers.LSTM(4, activation=name)(np.zeros((1, 2, 3), np.float32))
+        except Exception:  # whatever it is: the question is whether it runs
+            failing.append(name)
+    return list(ALL_OBJECTS_DICT), failing
+
+
+def run_tf_keras(keywords: dict[str, Any], arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Outputs of a tf_keras LSTM in float64."""
+    import tensorflow as tf
+    import tf_keras
+
+    units = arrays["recurrent_kernel"].shape[0]
+    layer = tf_keras.layers.LSTM(units, dtype="float64", **keywords)
+    layer.build(arrays["x"].shape)
+    layer.set_weights([arrays[k] for k in ("kernel", "recurrent_kernel", "bias")])
+    state = [tf.constant(arrays["h0"]), tf.constant(arrays["c0"])]
+    result = layer(tf.constant(arrays["x"]), mask=arrays["mask"], initial_state=state)
+    return [np.asarray(r) for r in result]
