@@ -73,6 +73,10 @@ class Case:
             "zero_output_for_mask": self.zero_output_for_mask,
         }
 
+    def request(self, dtype: str) -> dict[str, object]:
+        """What ``KerasLive.run`` takes."""
+        return {"keywords": self.keywords(), "arrays": self.inputs(), "dtype": dtype}
+
     def inputs(self) -> dict[str, np.ndarray]:
         """Weights, inputs and cotangents as float64 arrays of float32 values; the mask as bool.
 
@@ -169,3 +173,11 @@ ACTIVATION_CASES = [
 
 GROUPS = {"product": PRODUCT, "sizes": SIZES, "activations": ACTIVATION_CASES}
 QUANTITIES = ("output", "h", "c", "d_x", "d_kernel", "d_recurrent_kernel", "d_bias", "d_h0", "d_c0")
+
+# What is recorded from live Keras for machines without it: strides that meet every value of every
+# field, and each activation in each role.
+GOLDEN = {
+    "product": PRODUCT[::7],
+    "sizes": SIZES,
+    "activations": ACTIVATION_CASES[::5],
+}

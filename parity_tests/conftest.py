@@ -102,9 +102,7 @@ def live_results(keras: keras_live.KerasLive) -> Any:
     def results(group: str, dtype: str) -> dict[str, dict[str, np.ndarray]]:
         if (group, dtype) not in found:
             cases = GROUPS[group]
-            answers = keras.run(
-                [{"keywords": c.keywords(), "arrays": c.inputs(), "dtype": dtype} for c in cases]
-            )
+            answers = keras.run([c.request(dtype) for c in cases])
             found[group, dtype] = {c.id: a for c, a in zip(cases, answers, strict=True)}
         return found[group, dtype]
 

@@ -24,7 +24,7 @@ def keras_errors(keras: KerasLive) -> dict[str, dict[str, float]]:
     """Keras's largest error in a dtype, by quantity."""
     found: dict[str, dict[str, float]] = {}
     for dtype in ("float16", "bfloat16"):
-        requests = [{"keywords": c.keywords(), "arrays": c.inputs(), "dtype": dtype} for c in SOME]
+        requests = [c.request(dtype) for c in SOME]
         largest: dict[str, float] = {}
         for case, answer in zip(SOME, keras.run(requests), strict=True):
             for name, value in truth(case).items():

@@ -1,0 +1,86 @@
+"""Records what live Keras gives for the golden cases, so that machines without it can compare.
+
+    python -m parity_tests.make_goldens
+
+Writes parity_tests/goldens/keras.npz (float64 results) and manifest.json: versions, this command,
+the checksum of the results and of each case's inputs, and Keras's own float32 errors by group.
+Needs Keras 3 on TensorFlow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from kerasish_lstm.parity.bounds import error
+
+from .cases import GOLDEN, GROUPS, Case
+from .keras_live import KerasLive
+
+FOLDER = Path(__file__).resolve().parent / "goldens"
+
+
+def checksum(case: Case) -> str:
+    """Of a case's inputs: a golden is worth nothing for others."""
+    sha = hashlib.sha256()
+    for name, array in sorted(case.inputs().items()):
+        sha.update(name.encode() + np.ascontiguousarray(array).tobytes())
+    return sha.hexdigest()[:16]
+
+
+def main() -> None:
+    arrays: dict[str, np.ndarray] = {}
+    float32: dict[str, dict[str, float]] = {}
+    with KerasLive() as keras:
+        versions = keras.call("versions")
+        for group, cases in GROUPS.items():
+            double, single = (
+                keras.run([c.request(dtype) for c in cases]) for dtype in ("float64", "float32")
+            )
+            # The float32 limits are those of the whole group, as in the live leg.
+            limits = float32.setdefault(group, {})
+            for case, truth, rounded in zip(cases, double, single, strict=True):
+                for name, value in truth.items():
+                    limits[name] = max(limits.get(name, 0.0), error(rounded[name], value))
+                    if case in GOLDEN[group]:
+                        arrays[f"{case.id}/{name}"] = value
+    data = npz(arrays)
+    manifest = {
+        "command": "python -m parity_tests.make_goldens",
+        "versions": versions,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "float32_errors": float32,
+        "inputs": {c.id: checksum(c) for cases in GOLDEN.values() for c in cases},
+    }
+    FOLDER.mkdir(exist_ok=True)
+    for name, content in (
+        ("keras.npz", data),
+        ("manifest.json", (json.dumps(manifest, indent=1) + "\n").encode()),
+    ):
+        temporary = FOLDER / f".{name}"
+        temporary.write_bytes(content)
+        os.replace(temporary, FOLDER / name)
+    print(f"{len(manifest['inputs'])} cases, {len(data)} bytes")
+
+
+def npz(arrays: dict[str, np.ndarray]) -> bytes:
+    """An .npz without dates, so that the same results give the same bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in sorted(arrays.items()):
+            member = io.BytesIO()
+            np.save(member, array)
+            archive.writestr(
+                zipfile.ZipInfo(f"{name}.npy"), member.getvalue(), zipfile.ZIP_DEFLATED
+            )
+    return buffer.getvalue()
+
+
+if __name__ == "__main__":
+    main()

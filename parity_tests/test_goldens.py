@@ -1,0 +1,71 @@
+"""The recorded results of live Keras, on every device: the leg that needs no TensorFlow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kerasish_lstm.parity import assert_parity
+from kerasish_lstm.parity.bounds import CUDA_FLOAT32, FLOAT32_ULPS, FLOAT64, KERAS_FACTOR
+
+from .cases import ACTIVATION_CASES, GOLDEN, Case
+from .make_goldens import FOLDER, checksum
+from .runs import ours
+from .test_parity import engines
+
+EVERY = [(group, case) for group, cases in GOLDEN.items() for case in cases]
+
+
+@pytest.fixture(scope="module")
+def manifest() -> Any:
+    return json.loads((FOLDER / "manifest.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def goldens() -> dict[str, dict[str, np.ndarray]]:
+    found: dict[str, dict[str, np.ndarray]] = {}
+    with np.load(FOLDER / "keras.npz") as archive:
+        for key in archive.files:
+            case, _, name = key.rpartition("/")
+            found.setdefault(case, {})[name] = archive[key]
+    return found
+
+
+def test_the_goldens_are_those_of_the_manifest(manifest: Any, goldens: Any) -> None:
+    assert hashlib.sha256((FOLDER / "keras.npz").read_bytes()).hexdigest() == manifest["sha256"]
+    assert set(manifest["inputs"]) == set(goldens) == {case.id for _, case in EVERY}
+    assert {"keras", "tensorflow", "numpy"} <= manifest["versions"].keys()
+
+
+def test_the_goldens_meet_every_flag_and_activation() -> None:
+    for field in ("mask", "state", "return_sequences", "return_state", "go_backwards",
+                  "zero_output_for_mask", "use_bias"):  # fmt: skip
+        every = {getattr(c, field) for _, c in EVERY}
+        assert {getattr(c, field) for c in GOLDEN["product"]} == every, field
+    for role in ("activation", "recurrent_activation"):
+        every = {getattr(c, role) for c in ACTIVATION_CASES}
+        assert {getattr(c, role) for c in GOLDEN["activations"]} == every
+
+
+@pytest.mark.parametrize(("group", "case"), EVERY, ids=lambda v: getattr(v, "id", v))
+def test_equals_recorded_keras(
+    group: str, case: Case, device: torch.device, goldens: Any, manifest: Any
+) -> None:
+    assert checksum(case) == manifest["inputs"][case.id], "recorded for other inputs: record again"
+    limits = manifest["float32_errors"][group]
+    for engine, keywords in engines(case).items():
+        for dtype in (torch.float64, torch.float32):
+            actual = ours(case, dtype, device, **keywords)
+            assert actual.keys() == goldens[case.id].keys()
+            for name, value in goldens[case.id].items():
+                bound = FLOAT64
+                if dtype == torch.float32:
+                    bound = KERAS_FACTOR * limits[name] + FLOAT32_ULPS
+                    bound = max(bound, CUDA_FLOAT32) if device.type == "cuda" else bound
+                what = f"{engine} {name} on {device.type} in {dtype}"
+                assert_parity(actual[name], value, bound=bound, what=what)
