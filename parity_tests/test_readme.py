@@ -1,0 +1,72 @@
+"""The README says what is: its code runs, its numbers come again, its paths exist."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kerasish_lstm import cli
+
+from .how_equal import measure
+from .keras_live import ROOT, missing
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PLAIN = [b for b in BLOCKS if "import keras\n" not in b]
+LIVE = [b for b in BLOCKS if "import keras\n" in b]
+
+
+def run(code: str, folder: Path) -> None:
+    shutil.copy(cli.NOTEBOOK, folder / "model.keras")
+    (folder / "readme.py").write_text(code)
+    found = subprocess.run(
+        [sys.executable, "-W", "error", "readme.py"],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+
+
+def test_the_blocks_run_one_after_the_other(tmp_path: Path) -> None:
+    assert len(PLAIN) >= 4
+    run("\n".join(PLAIN), tmp_path)
+
+
+@pytest.mark.live
+def test_the_blocks_with_live_keras_run(tmp_path: Path) -> None:
+    if lacking := missing():
+        pytest.skip(f"live Keras: {lacking}")
+    assert LIVE
+    body = "\n".join(LIVE) + "\nassert again.get_weights()[0].shape == (4, 20)\n"
+    # Keras's own imports warn; only the block itself is held to warn of nothing.
+    run("import warnings\nwarnings.simplefilter('ignore')\n" + body, tmp_path)
+
+
+def test_its_numbers_come_again() -> None:
+    """Rounding differs between machines: twice the number is still that number."""
+    table = README[README.index("<!-- how equal -->") :]
+    for row, cells in measure().items():
+        line = next(s for s in table.splitlines() if s.startswith(f"| {row} |"))
+        quoted = [float(v) for v in line.split("|")[2:5]]
+        for (what, value), said in zip(cells.items(), quoted, strict=True):
+            assert value <= 2 * said, f"{row} {what}"
+            assert value >= said / 4, f"{row} {what} is better than the README says"
+
+
+def test_the_fast_numbers_are_those_of_the_recorded_run() -> None:
+    section = README[README.index("<!-- how fast -->") : README.index("## What is the same")]
+    recorded = (ROOT / "benchmarks" / "results" / "cpu.md").read_text()
+    rows = [s for s in section.splitlines() if s.startswith("| ")]
+    assert len(rows) >= 4
+    for row in rows:
+        for number in re.findall(r"\d+\.\d+", row):
+            assert number in recorded, f"{number} is not in benchmarks/results/cpu.md"
+
+
+def test_the_paths_that_it_names_exist() -> None:
+    for path in re.findall(r"`((?:parity_tests|benchmarks|kerasish_lstm)/[\w./]+)`", README):
+        assert (ROOT / path).exists(), path
