@@ -157,6 +157,7 @@ class LSTMConfig:
                 f"LSTM: use_cudnn={use_cudnn!r} is not possible; pass 'auto' (pick the engine), "
                 "True (insist on the fused engine) or False (never use it)."
             )
+        fix("use_cudnn", use_cudnn if isinstance(use_cudnn, str) else bool(use_cudnn))
         if self.implementation not in (0, 1, 2):
             raise ConfigError(
                 f"LSTM: implementation={self.implementation!r} is not possible; pass 1 or 2."

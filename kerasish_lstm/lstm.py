@@ -238,8 +238,8 @@ class LSTM(nn.Module, Generic[Output]):
         )
         self._build(input_size, config, device, dtype)
         with torch.no_grad():
-            for parameter in self.parameters():
-                parameter.zero_()
+            for tensor in self.lstm.state_dict().values():
+                tensor.zero_()
         return self
 
     def _build(self, input_size: int, config: LSTMConfig, device: Any, dtype: Any) -> None:
@@ -491,6 +491,8 @@ class LSTM(nn.Module, Generic[Output]):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LSTM[Output]:
         # The state is no buffer: DistributedDataParallel would overwrite it with rank 0's at
         # every forward. So it moves here.
+        if self.lstm.weight_ih_l0.is_meta:
+            self._state = None  # to_empty() would fill it with whatever lies in memory
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self._state is not None:
             self._state = LSTMState(*(fn(s) for s in self._state))
@@ -545,6 +547,12 @@ class LSTM(nn.Module, Generic[Output]):
                 "Pass use_cudnn='auto' to let the scan engine compute it."
             )
         x = self._as_input(x)
+        if (
+            isinstance(mask, list | tuple)
+            and mask
+            and (mask[0] is None or torch.is_tensor(mask[0]))
+        ):
+            mask = mask[0]  # Keras: of a list of masks, the first is the sequence's
         steps = None if mask is None else self._as_mask(mask, x)
         state = self._begin(x, initial_state)
         if config.go_backwards:
@@ -601,8 +609,6 @@ class LSTM(nn.Module, Generic[Output]):
         return x.to(weight.dtype)
 
     def _as_mask(self, mask: Any, x: Tensor) -> Tensor:
-        if isinstance(mask, list | tuple) and mask and isinstance(mask[0], Tensor):
-            mask = mask[0]  # Keras: of a list of masks, the first is the sequence's
         if not isinstance(mask, Tensor):
             raise InputError(
                 f"{self._label}: the mask is a {type(mask).__name__}; pass a torch.Tensor of shape "
@@ -704,8 +710,11 @@ class LazyLSTM(LSTM[Output]):
     def _become_lstm(self, features: int) -> None:
         weight = self.lstm.weight_ih_l0
         if is_lazy(weight):
-            cast(UninitializedParameter, weight).materialize((4 * self.units, features))
-            initializers.glorot_uniform(weight)
+            with torch.inference_mode(False):  # a parameter made inside could never be trained
+                like = self.lstm.weight_hh_l0  # a lazy one forgets dtype and device when pickled
+                shape = (4 * self.units, features)
+                cast(UninitializedParameter, weight).materialize(shape, like.device, like.dtype)
+                initializers.glorot_uniform(weight)
         self.lstm.input_size = self.input_size
         self.lstm.__class__ = nn.LSTM  # type: ignore[assignment]
         self.lstm.flatten_parameters()
@@ -728,7 +737,7 @@ class _LazyParameters(LazyModuleMixin, TorchLSTM):
 
 def _learn_input_size(layer: LazyLSTM[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     x = args[0] if args else kwargs.get("x")
-    if not isinstance(x, Tensor) or x.ndim != 3:
+    if not isinstance(x, Tensor) or x.ndim != 3 or x.shape[2] == 0:
         shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
         raise InputError(
             f"LazyLSTM({layer.units}): the first input must be a torch.Tensor of shape "
@@ -784,6 +793,7 @@ def _fold_biases(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_:
     first, second = (state_dict.get(f"{prefix}bias_{kind}_l0") for kind in ("ih", "hh"))
     if not (isinstance(first, Tensor) and isinstance(second, Tensor)):
         return
+    state_dict[f"{prefix}bias_hh_l0"] = second.detach()  # assign=True must not make it trainable
     if second.is_meta or first.shape != second.shape or not second.any():
         return
     state_dict[f"{prefix}bias_ih_l0"] = first + second if first.any() else second

@@ -4,6 +4,9 @@
 
 For each dtype the largest error over all golden cases and engines, relative to max(1, largest
 |truth|), where the truth is Keras's float64 result. Needs neither Keras nor TensorFlow.
+
+Then, reported and asserted nowhere: a chaotic regime, weights from N(0, 1) at T = 100, where an
+ulp grows until any two implementations part.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from kerasish_lstm import LSTM
+from kerasish_lstm.parity import oracle
 from kerasish_lstm.parity.bounds import error
 
 from .cases import GOLDEN
@@ -55,10 +60,32 @@ def measure(device: str = "cpu") -> dict[str, dict[str, float]]:
     return found
 
 
+def chaos(device: str = "cpu") -> dict[str, float]:
+    """Errors against the float64 equations of this package's engines and of nn.LSTM itself."""
+    batch, steps, features, units = 5, 100, 7, 31
+    rng = np.random.RandomState(0)
+    weights = [rng.normal(size=s) for s in ((features, 4 * units), (units, 4 * units), 4 * units)]
+    x = rng.normal(size=(batch, steps, features))
+    truth = oracle.forward(x, *weights).output
+    tensor = torch.tensor(x, dtype=torch.float32, device=device)
+    found = {}
+    for name, engine in (("fused", "auto"), ("scan", False)):
+        layer: LSTM = LSTM(features, units, use_cudnn=engine, device=device)
+        layer.set_weights(weights)
+        with torch.inference_mode():
+            found[name] = error(layer(tensor).cpu().numpy(), truth)
+    plain = torch.nn.LSTM(features, units, batch_first=True, device=device)
+    plain.load_state_dict(layer.lstm.state_dict())
+    with torch.no_grad():
+        found["nn.LSTM"] = error(plain(tensor)[0][:, -1].cpu().numpy(), truth)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--device", default="cpu")
-    found = measure(parser.parse_args().device)
+    device = parser.parse_args().device
+    found = measure(device)
     count = sum(map(len, GOLDEN.values()))
     table = Table(title=f"Largest error over {count} cases recorded from Keras")
     table.add_column("")
@@ -66,7 +93,10 @@ def main() -> None:
         table.add_column(header, justify="right")
     for row, cells in found.items():
         table.add_row(row, *(f"{v:.1e}" for v in cells.values()))
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    regime = ", ".join(f"{name} {value:.1e}" for name, value in chaos(device).items())
+    console.print(f"Chaotic regime, float32, N(0, 1) weights, T = 100 (asserted nowhere): {regime}")
 
 
 if __name__ == "__main__":

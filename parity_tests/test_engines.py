@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from kerasish_lstm import LSTM
+from kerasish_lstm import LSTM, _engines
 from kerasish_lstm.parity import assert_parity, oracle
-from kerasish_lstm.parity.bounds import error
+from kerasish_lstm.parity.bounds import FLOAT64, error
 
-from .cases import Case
+from .cases import PRODUCT, Case
 from .runs import ours, truth
+from .test_masks import test_both_engines_equal_the_oracle as test_any_mask
 
 
 def seconds(steps: int) -> float:
@@ -78,3 +82,64 @@ def test_tf32_costs_what_it_costs(device: torch.device) -> None:
     expected = truth(case)
     worst = max(error(actual[name], value) for name, value in expected.items())
     assert worst < (5e-3 if device.type == "cuda" else 1e-5)
+
+
+# Segments
+
+
+@given(st.lists(st.integers(0, 29), max_size=9), st.sampled_from([1, 10**9]))
+def test_segments_cover_every_step_of_every_row_once(lengths: list[int], work: int) -> None:
+    lengths = sorted(lengths, reverse=True)
+    pieces = _engines.segments(lengths, work)
+    assert pieces[0].start == 0
+    assert pieces[-1].stop == max([1, *lengths])
+    assert all(one.stop == other.start for one, other in itertools.pairwise(pieces))
+    for row, length in enumerate(lengths):
+        run = sum(p.stop - p.start for p in pieces if row < p.rows)
+        assert run >= length
+        if len(pieces) > 1:  # a row leaves at the first boundary behind its end
+            assert row >= max((p.rows for p in pieces if p.start >= length), default=0)
+
+
+def test_segments_are_cut_where_it_pays() -> None:
+    uniform = sorted((n % 100 + 1 for n in range(0, 3200, 37)), reverse=True)
+    assert len(_engines.segments(uniform, 4 * 128 * 192)) == 4
+    assert len(_engines.segments(uniform, 4 * 8 * 16)) == 1
+    assert len(_engines.segments([100] * 64, 4 * 512 * 1024)) == 1  # nothing to save
+
+
+@pytest.fixture
+def cut_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_engines, "_WORTH_CUTTING", -1)
+
+
+@pytest.mark.usefixtures("cut_always")
+@pytest.mark.parametrize(
+    "case", [c for c in PRODUCT if c.mask not in ("none", "full")][::5], ids=lambda c: c.id
+)
+def test_segments_change_nothing(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+    run = _engines._run_segments
+    monkeypatch.setattr(_engines, "_run_segments", lambda *a: used.append(1) or run(*a))
+    actual = ours(case, torch.float64)
+    assert used
+    for name, value in truth(case).items():
+        assert_parity(actual[name], value, bound=FLOAT64, what=name)
+
+
+@pytest.mark.usefixtures("cut_always")
+def test_segments_change_nothing_for_any_mask() -> None:
+    test_any_mask()
+
+
+@pytest.mark.parametrize("state", [False, True])
+def test_segments_at_a_size_that_is_cut_by_itself(state: bool) -> None:
+    torch.manual_seed(1)
+    layer = LSTM(64, 128, return_state=state, dtype=torch.float64)
+    x, mask = torch.randn(31, 101, 64, dtype=torch.float64), torch.rand(31, 101) < 0.5
+    mask &= torch.arange(101) < torch.randint(0, 102, (31, 1))
+    result = layer(x, mask=mask)
+    weights = [w for w in layer.get_weights()]
+    expected = oracle.forward(x.numpy(), *weights, mask=mask.numpy())
+    for mine, theirs in zip(result if state else (result,), expected, strict=False):
+        assert_parity(mine, theirs, bound=FLOAT64)

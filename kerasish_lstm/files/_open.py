@@ -18,7 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ..errors import FileFormatError
+from ..errors import FileFormatError, KerasishError
 
 MAX_JSON_BYTES = 64 * 2**20
 MAX_ARRAY_BYTES = 16 * 2**30
@@ -34,7 +34,7 @@ def damaged_if_it_fails(path: Path) -> Iterator[None]:
     """Whatever HDF5 and zip raise on broken bytes, as one error that names the file."""
     try:
         yield
-    except FileFormatError:
+    except KerasishError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise FileFormatError(

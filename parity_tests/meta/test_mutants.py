@@ -138,6 +138,18 @@ def masked_inputs_not_zeroed(patch: Patch) -> None:
     patch.setattr(lstm, "compact", compact)
 
 
+def segments_left_in_their_order(patch: Patch) -> None:
+    """Rows sorted by length for the segments, and never put back."""
+    patch.setattr(_engines, "_WORTH_CUTTING", -1)
+    original = torch.Tensor.argsort
+
+    def argsort(self: Any, *args: Any, **kwargs: Any) -> Any:
+        order = original(self, *args, **kwargs)
+        return order if kwargs else torch.arange(len(order))  # the second call is the way back
+
+    patch.setattr(torch.Tensor, "argsort", argsort)
+
+
 def outputs_before_the_first_step_are_h0(patch: Patch) -> None:
     """What Keras does on JAX and NumPy."""
 
@@ -179,6 +191,7 @@ MUTANTS: dict[str, tuple[Mutant, Case]] = {
     "final state of the last step": (final_state_of_the_last_step, GAPS),
     "hard_sigmoid of the other version": (hard_sigmoid_of_the_other_version, HARD),
     "masked inputs not zeroed": (masked_inputs_not_zeroed, GAPS),
+    "segments left in their order": (segments_left_in_their_order, GAPS),
     "outputs before the first step are h0": (
         outputs_before_the_first_step_are_h0, Case("left", "given", True)
     ),

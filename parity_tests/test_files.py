@@ -1,0 +1,477 @@
+"""The file readers on crafted files: old forms that must be read, hostile ones that must not."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from kerasish_lstm import files, load_keras
+from kerasish_lstm.errors import ConfigError, FileFormatError, KerasishError, NotBuiltError
+
+F, U = 3, 2
+NAMES = ("kernel", "recurrent_kernel", "bias")
+SHAPES = ((F, 4 * U), (U, 4 * U), (4 * U,))
+
+
+def arrays(seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.RandomState(seed)
+    return [rng.uniform(-1, 1, shape).astype(np.float32) for shape in SHAPES]
+
+
+def lstm(name: str = "lstm", **more: Any) -> dict[str, Any]:
+    return {"class_name": "LSTM", "config": {"name": name, "units": U, **more}}
+
+
+def sequential(*layers: dict[str, Any]) -> dict[str, Any]:
+    return {"class_name": "Sequential", "config": {"name": "model", "layers": list(layers)}}
+
+
+def legacy(
+    path: Path,
+    layers: dict[str, list[tuple[str, np.ndarray]]],
+    *,
+    config: Any = None,
+    version: str | None = "2.4.3",
+    encode: bool = True,
+) -> Path:
+    """A legacy file: {layer: [(weight name, array)]}."""
+
+    def texts(values: list[str]) -> Any:
+        return (
+            [v.encode() for v in values] if encode else np.array(values, dtype=h5py.string_dtype())
+        )
+
+    with h5py.File(path, "w") as file:
+        if version is not None:
+            file.attrs["keras_version"] = version.encode() if encode else version
+        if config is not None:
+            file.attrs["model_config"] = json.dumps(config)
+        root = file.create_group("model_weights") if config is not None else file
+        root.attrs["layer_names"] = texts(list(layers))
+        for name, weights in layers.items():
+            group = root.create_group(name)
+            group.attrs["weight_names"] = texts([w for w, _ in weights])
+            for weight, array in weights:
+                group[weight] = array
+    return path
+
+
+def named(prefix: str, seed: int = 0, suffix: str = ":0") -> list[tuple[str, np.ndarray]]:
+    return [(f"{prefix}/{n}{suffix}", a) for n, a in zip(NAMES, arrays(seed), strict=True)]
+
+
+def keras3(path: Path, group: str = "layers/lstm", weights: list[np.ndarray] | None = None) -> Path:
+    with h5py.File(path, "w") as file:
+        for n, array in enumerate(arrays() if weights is None else weights):
+            file[f"{group}/cell/vars/{n}"] = array
+        file.create_group("vars")
+    return path
+
+
+def archive(
+    path: Path, config: Any, *, version: Any = "3.15.1", weights: bytes | None = None,
+    more: tuple[tuple[str, bytes], ...] = (), compression: int = zipfile.ZIP_STORED,
+) -> Path:  # fmt: skip
+    if weights is None:
+        inner = keras3(path.with_suffix(".h5"))
+        weights = inner.read_bytes()
+    with zipfile.ZipFile(path, "w", compression) as file:
+        file.writestr("metadata.json", json.dumps({"keras_version": version}))
+        file.writestr("config.json", config if isinstance(config, str) else json.dumps(config))
+        file.writestr("model.weights.h5", weights)
+        for name, content in more:
+            file.writestr(name, content)
+    return path
+
+
+def same(layer: Any, seed: int = 0) -> bool:
+    pairs = zip(layer.get_weights(), arrays(seed), strict=True)
+    return all(mine.tobytes() == theirs.tobytes() for mine, theirs in pairs)
+
+
+# Old forms
+
+
+@pytest.mark.parametrize("encode", [True, False], ids=["bytes", "str"])
+@pytest.mark.parametrize(
+    "names",
+    ["lstm_1/lstm_1/kernel", "lstm_1/kernel", "lstm_1/lstm_cell_3/kernel", "kernel"],
+    ids=["keras 2.2", "keras 2.0", "tf 2.2", "keras 3.0"],
+)
+def test_weight_names_of_every_age(tmp_path: Path, names: str, encode: bool) -> None:
+    prefix = names.rpartition("/")[0]
+    weights = [(f"{prefix}/{n}" if prefix else n, a) for n, a in zip(NAMES, arrays(), strict=True)]
+    path = legacy(
+        tmp_path / "m.h5", {"drop": [], "mine": weights}, encode=encode,
+        config=sequential({"class_name": "Dropout", "config": {"name": "drop"}}, lstm("mine")),
+    )  # fmt: skip
+    assert same(load_keras(path)["mine"])
+
+
+def test_a_sequential_config_that_is_a_list(tmp_path: Path) -> None:
+    config = {"class_name": "Sequential", "config": [lstm("first"), lstm("second")]}
+    path = legacy(
+        tmp_path / "m.h5",
+        {"first": named("first", 1), "second": named("second", 2)},
+        config=config,
+        version="2.0.6",
+    )
+    layers = load_keras(path)
+    assert list(layers) == ["first", "second"]
+    assert same(layers["first"], 1) and same(layers["second"], 2)
+    # Keras 2.0's LSTM used hard_sigmoid for its gates where its config does not say.
+    assert layers["first"].config.recurrent_activation == "hard_sigmoid_v2"
+
+
+def test_attributes_that_were_cut_in_pieces(tmp_path: Path) -> None:
+    layers = {f"lstm_{n}": named(f"lstm_{n}", n) for n in range(5)}
+    path = legacy(tmp_path / "w.h5", layers)
+    with h5py.File(path, "r+") as file:
+        names = list(file.attrs["layer_names"])
+        del file.attrs["layer_names"]
+        file.attrs["layer_names0"], file.attrs["layer_names1"] = names[:3], names[3:]
+    with pytest.warns(UserWarning):
+        found = load_keras(path)
+    assert list(found) == list(layers)
+    assert all(same(layer, n) for n, layer in enumerate(found.values()))
+
+
+def test_frozen_weights_come_last_in_their_group(tmp_path: Path) -> None:
+    inner = {
+        "class_name": "Model",
+        "config": {"name": "inner", "layers": [lstm("a", trainable=False), lstm("b"), lstm("c")]},
+    }
+    stored = [*named("b", 2), *named("c", 3), *named("a", 1)]
+    path = legacy(tmp_path / "m.h5", {"inner": stored}, config=sequential(inner))
+    layers = load_keras(path)
+    assert list(layers) == ["inner/a", "inner/b", "inner/c"]
+    assert [same(layers[f"inner/{n}"], s) for n, s in (("a", 1), ("b", 2), ("c", 3))] == [True] * 3
+
+
+def test_a_frozen_model_keeps_the_models_order(tmp_path: Path) -> None:
+    config = {"name": "inner", "trainable": False, "layers": [lstm("a"), lstm("b")]}
+    inner = {"class_name": "Functional", "config": config}
+    stored = [*named("a", 1), *named("b", 2)]
+    layers = load_keras(legacy(tmp_path / "m.h5", {"inner": stored}, config=sequential(inner)))
+    assert same(layers["inner/a"], 1) and same(layers["inner/b"], 2)
+
+
+def test_a_nested_lstm_without_a_config_is_keyed_by_its_group(tmp_path: Path) -> None:
+    dense = ("dense/kernel:0", np.zeros((2, 2), np.float32))
+    path = legacy(tmp_path / "w.h5", {"inner": [dense, *named("lstm_2/lstm_cell_5")]})
+    with pytest.warns(UserWarning):
+        layers = load_keras(path)
+    assert list(layers) == ["inner/lstm_2"]
+    assert same(layers["inner/lstm_2"])
+
+
+def test_gru_and_simple_rnn_are_no_lstm(tmp_path: Path) -> None:
+    rng = np.random.RandomState(0)
+    gru = [rng.rand(F, 3 * U), rng.rand(U, 3 * U), rng.rand(3 * U)]
+    path = legacy(
+        tmp_path / "w.h5", {"gru": list(zip([f"gru/{n}" for n in NAMES], gru, strict=True))}
+    )
+    with pytest.raises(FileFormatError, match="holds no LSTM"):
+        load_keras(path)
+    with pytest.raises(FileFormatError, match="holds no LSTM"):
+        load_keras(keras3(tmp_path / "g.weights.h5", "layers/gru", gru))
+
+
+def test_big_endian_and_float64_weights(tmp_path: Path) -> None:
+    path = keras3(tmp_path / "w.weights.h5", weights=[a.astype(">f8") for a in arrays()])
+    with pytest.warns(UserWarning):
+        (layer,) = load_keras(path).values()
+    for mine, theirs in zip(layer.get_weights(), arrays(), strict=True):
+        assert mine.dtype == np.float64 and np.array_equal(mine, theirs)
+
+
+def test_nan_and_negative_zero_pass_bitwise(tmp_path: Path) -> None:
+    weights = arrays()
+    weights[0][0, 0], weights[1][0, 0], weights[2][:2] = np.nan, np.inf, -0.0
+    with pytest.warns(UserWarning):
+        (layer,) = load_keras(keras3(tmp_path / "w.weights.h5", weights=weights)).values()
+    for mine, theirs in zip(layer.get_weights(), weights, strict=True):
+        assert mine.tobytes() == theirs.tobytes()
+
+
+def test_a_config_given_for_bare_weights(tmp_path: Path) -> None:
+    path = keras3(tmp_path / "w.weights.h5")
+    whole = {**sequential(lstm("mine", go_backwards=True)), "keras_version": "2.15.0"}
+    (tmp_path / "c.json").write_text(json.dumps(whole))
+    model_only = whole["config"]
+    for config in (whole, model_only, tmp_path / "c.json", str(tmp_path / "c.json")):
+        layers = load_keras(path, config=config)
+        assert list(layers) == ["mine"] and same(layers["mine"])
+        assert layers["mine"].go_backwards
+
+
+@pytest.mark.parametrize(
+    ("entries", "gate"),
+    [
+        ({"time_major": False}, "hard_sigmoid_v2"),
+        ({"implementation": 2}, "hard_sigmoid_v2"),
+        ({}, "hard_sigmoid"),
+    ],
+)
+def test_the_generation_of_a_config_that_does_not_say(
+    tmp_path: Path, entries: dict[str, Any], gate: str
+) -> None:
+    config = sequential(lstm(recurrent_activation="hard_sigmoid", **entries))
+    layer = load_keras(keras3(tmp_path / "w.weights.h5"), config=config)["lstm"]
+    assert layer.config.recurrent_activation == gate
+
+
+# What cannot be read
+
+
+def link(kind: str) -> Callable[[Path], Path]:
+    def make(path: Path) -> Path:
+        keras3(path)
+        other = keras3(path.with_name("other.h5"))
+        with h5py.File(path, "r+") as file:
+            del file["layers/lstm/cell/vars/0"]
+            where = "layers/lstm/cell/vars/0"
+            if kind == "soft":
+                file[where] = h5py.SoftLink("/layers/lstm/cell/vars/1")
+            elif kind == "external link":
+                file[where] = h5py.ExternalLink(other.name, "/layers/lstm/cell/vars/0")
+            elif kind == "external data":
+                raw = path.with_name("raw")
+                raw.write_bytes(bytes(4 * F * 4 * U))
+                file.create_dataset(
+                    where, (F, 4 * U), np.float32, external=[(str(raw), 0, h5py.h5f.UNLIMITED)]
+                )
+            else:
+                layout = h5py.VirtualLayout((F, 4 * U), np.float32)
+                layout[:] = h5py.VirtualSource(str(other), where, (F, 4 * U))
+                file.create_virtual_dataset(where, layout)
+        return path
+
+    return make
+
+
+def bomb(path: Path) -> Path:
+    """44 MB of zeros in a few hundred bytes."""
+    keras3(path)
+    with h5py.File(path, "r+") as file:
+        del file["layers/lstm/cell/vars/0"]
+        file.create_dataset(
+            "layers/lstm/cell/vars/0",
+            (1_400_000, 4 * U),
+            np.float32,
+            chunks=(100_000, 8),
+            fillvalue=0,
+        )
+    return path
+
+
+def of_dtype(dtype: Any) -> Callable[[Path], Path]:
+    return lambda path: keras3(path, weights=[a.astype(dtype) for a in arrays()])
+
+
+def truncated(path: Path) -> Path:
+    data = keras3(path).read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    return path
+
+
+def other_hdf5(path: Path) -> Path:
+    with h5py.File(path, "w") as file:
+        file["pandas/table"] = np.zeros(3)
+    return path
+
+
+HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "soft link": (link("soft"), "SoftLink.*refused"),
+    "external link": (link("external link"), "ExternalLink.*refused"),
+    "external data": (link("external data"), "in another file"),
+    "virtual data": (link("virtual"), "in another file"),
+    "shape bomb": (bomb, "decompression bomb"),
+    "complex": (of_dtype(np.complex64), "holds complex64"),
+    "integers": (of_dtype(np.int32), "holds int32"),
+    "texts": (of_dtype("S4"), r"holds \|S4"),
+    "truncated": (truncated, "damaged"),
+    "not Keras's": (other_hdf5, "not one of Keras's; it holds pandas"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_hdf5_is_refused(tmp_path: Path, name: str) -> None:
+    make, said = HOSTILE[name]
+    path = make(tmp_path / "w.weights.h5")
+    with pytest.raises(FileFormatError, match=said):
+        load_keras(path)
+
+
+def test_truncation_anywhere_is_an_error_of_ours_or_changes_nothing(tmp_path: Path) -> None:
+    whole = legacy(tmp_path / "m.h5", {"lstm": named("lstm")}, config=sequential(lstm()))
+    data = whole.read_bytes()
+    part = tmp_path / "part.h5"
+    for end in range(0, len(data), 512):
+        part.write_bytes(data[:end])
+        try:
+            layers = load_keras(part)
+        except KerasishError:
+            continue
+        assert same(layers["lstm"])
+
+
+ZIPS: dict[str, tuple[Callable[[Path], Path], type[Exception], str]] = {
+    "no config": (
+        lambda p: Path(_zip(p, {"metadata.json": b"{}"})), FileFormatError, "0 members called"
+    ),
+    "two configs": (
+        lambda p: archive(p, sequential(lstm()), more=(("config.json", b"{}"),)),
+        FileFormatError, "2 members called 'config.json'",
+    ),
+    "no version": (
+        lambda p: archive(p, sequential(lstm()), version=None), FileFormatError, "no keras_version"
+    ),
+    "a version from the future": (
+        lambda p: archive(p, sequential(lstm()), version="4.0"), ConfigError, "not a Keras version"
+    ),
+    "no JSON": (lambda p: archive(p, "{nope"), FileFormatError, "config.json is no JSON"),
+    "deep JSON": (
+        lambda p: archive(p, "[" * 200_000), FileFormatError, "is no JSON: RecursionError"
+    ),
+    "a subclassed model": (
+        lambda p: archive(p, {"class_name": "MyModel", "config": {}}), FileFormatError, "'MyModel'"
+    ),
+    "no list of layers": (
+        lambda p: archive(p, {"class_name": "Sequential", "config": {}}), FileFormatError, "no list"
+    ),
+    "weights that are no HDF5": (
+        lambda p: archive(p, sequential(lstm()), weights=b"nothing"), FileFormatError, "damaged"
+    ),
+    "other units": (
+        lambda p: archive(p, sequential(lstm(units=7))), FileFormatError, r"units=7.*\(7, 28\)"
+    ),
+    "absurd units": (
+        lambda p: archive(p, sequential(lstm(units=10**12))), FileFormatError, "units=1000000000000"
+    ),
+    "no units": (
+        lambda p: archive(p, sequential({"class_name": "LSTM", "config": {"name": "a"}})),
+        ConfigError, "no 'units'",
+    ),
+    "a bias too many": (
+        lambda p: archive(p, sequential(lstm(use_bias=False))), FileFormatError, "use_bias=False"
+    ),
+    "an unknown entry": (
+        lambda p: archive(p, sequential(lstm(unit_forget_bais=True))), ConfigError,
+        "'unit_forget_bais'.*'unit_forget_bias'",
+    ),
+    "an unknown activation": (
+        lambda p: archive(p, sequential(lstm(activation="tahn"))), ConfigError, "'tahn'.*'tanh'"
+    ),
+    "the author's activation": (
+        lambda p: archive(
+            p, sequential(lstm(activation={"class_name": "function", "config": "os.system"}))
+        ),
+        ConfigError, "code of the model's author",
+    ),
+    "time_major": (
+        lambda p: archive(p, sequential(lstm(time_major=True))), NotBuiltError, "time_major=True"
+    ),
+    "an int8 policy": (
+        lambda p: archive(p, sequential(lstm(dtype="int8_from_float32"))), ConfigError, "int8"
+    ),
+    "a zip bomb": (
+        lambda p: archive(
+            p, sequential(lstm()), weights=bytes(2**25), compression=zipfile.ZIP_DEFLATED
+        ),
+        FileFormatError, "decompression bomb",
+    ),
+}  # fmt: skip
+
+
+def _zip(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("name", ZIPS)
+def test_broken_keras_files_say_what_is_wrong(tmp_path: Path, name: str) -> None:
+    make, error, said = ZIPS[name]
+    path = make(tmp_path / "m.keras")
+    with pytest.raises(error, match=said) as caught:
+        load_keras(path)
+    assert type(caught.value) is error
+
+
+def test_a_name_in_the_file_that_is_another_layers_is_refused(tmp_path: Path) -> None:
+    path = keras3(tmp_path / "w.weights.h5")
+    with h5py.File(path, "r+") as file:
+        file.create_group("layers/lstm/vars").attrs["name"] = "somebody_else"
+    with pytest.raises(FileFormatError, match="'somebody_else'"):
+        load_keras(path, config=sequential(lstm("mine")))
+
+
+def test_keras_1_is_named(tmp_path: Path) -> None:
+    twelve = [(f"lstm_1_{w}_{g}", np.zeros((2, 2))) for g in "icfo" for w in "WUb"]
+    with pytest.raises(KerasishError, match="Keras 1"):
+        load_keras(legacy(tmp_path / "w.h5", {"lstm_1": twelve}, version=None))
+    whole = legacy(
+        tmp_path / "m.h5", {"lstm_1": twelve}, version="1.2.2",
+        config=sequential({"class_name": "LSTM", "config": {"name": "lstm_1", "output_dim": 2}}),
+    )  # fmt: skip
+    with pytest.raises(KerasishError, match="Keras 1"):
+        load_keras(whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("x.weights.json", "sharded"), ("x.npz", "set_weights"), ("x.pt", "torch.load"),
+        ("x.index", "TensorFlow checkpoint"), ("x.txt", "neither a zip"),
+    ],
+)  # fmt: skip
+def test_other_formats_are_named(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / name).write_bytes(b'{"weight_map": {}} or other bytes')
+    with pytest.raises(FileFormatError, match=said):
+        load_keras(tmp_path / name)
+
+
+def test_a_saved_model_is_named(tmp_path: Path) -> None:
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(FileFormatError, match=r"SavedModel.*model\.save\('x\.keras'\)"):
+        load_keras(tmp_path)
+
+
+def test_no_file_is_a_file_not_found_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        load_keras(tmp_path / "nowhere.h5")
+
+
+def test_what_a_file_holds_in_the_models_order(tmp_path: Path) -> None:
+    bidirectional = {"class_name": "Bidirectional", "config": {"name": "two", "layer": lstm("x")}}
+    custom = {"class_name": "MyLSTM", "config": {"name": "own"}}
+    conv = {"class_name": "ConvLSTM2D", "config": {"name": "image"}}
+    config = sequential(conv, lstm("zeta"), bidirectional, custom)
+    found = files.read(archive(tmp_path / "m.keras", config))
+    assert [(x.name, x.kind, x.weights is None, x.has_lstm) for x in found.layers] == [
+        ("image", "ConvLSTM2D", True, False),
+        ("zeta", "LSTM", False, True),
+        ("two", "Bidirectional", True, True),
+        ("own", "MyLSTM", True, True),
+    ]
+    assert (found.format, found.version, found.bare) == ("keras", "3.15.1", False)
+
+
+def test_a_file_object_in_memory_is_never_written(tmp_path: Path) -> None:
+    path = archive(tmp_path / "m.keras", sequential(lstm()))
+    before = path.read_bytes()
+    path.chmod(0o444)
+    assert same(load_keras(path)["lstm"])
+    assert path.read_bytes() == before
+    assert zipfile.ZipFile(io.BytesIO(before)).testzip() is None
