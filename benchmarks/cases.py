@@ -30,7 +30,7 @@ QUICK_SHAPES = ((2, 5, 3, 4), (4, 7, 5, 8))
 
 MODES = ("inference", "training")
 
-ROUNDS, QUICK_ROUNDS = 6, 2
+ROUNDS, QUICK_ROUNDS = 10, 2
 MOST_REPEATS = 100  # a round
 # Seconds of timing for one library and case; at least one call a round is made all the same.
 # The two whose ratio is to be known to a few percent get more.

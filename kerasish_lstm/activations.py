@@ -150,8 +150,10 @@ _SAME: dict[Function, str] = {
 }
 
 _NOT_AN_LSTM_ACTIVATION = {
-    "glu": "it halves the units",
-    "threshold": "it needs a threshold and a default value",
+    "glu": "it halves the units. Pass functools.partial(kerasish_lstm.activations.glu, ...) where "
+    "half of them broadcast to all (units=2), or another callable.",
+    "threshold": "it needs two arguments. Pass functools.partial(kerasish_lstm.activations."
+    "threshold, threshold=..., default_value=...), or another callable.",
 }
 
 
@@ -171,8 +173,7 @@ def canonical(identifier: Activation | None, keyword: str) -> Activation:
     if identifier in _NOT_AN_LSTM_ACTIVATION:
         raise ConfigError(
             f"LSTM: {keyword}={identifier!r} cannot run in an LSTM, in Keras neither: "
-            f"{_NOT_AN_LSTM_ACTIVATION[identifier]}. Pass functools.partial("
-            f"kerasish_lstm.activations.{identifier}, ...) or another callable."
+            f"{_NOT_AN_LSTM_ACTIVATION[identifier]}"
         )
     if identifier not in ACTIVATIONS:
         near = difflib.get_close_matches(identifier, ACTIVATIONS, 1)

@@ -279,3 +279,16 @@ def deviations() -> dict[str, Any]:
     constant.build((1, 3, 2))
     found["bias"] = constant.get_weights()[2]
     return found
+
+
+def run_glu(x: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
+    """A partial of glu in a Keras LSTM(2): the one unit that it leaves is broadcast to two."""
+    import functools
+
+    import keras
+
+    glu = functools.partial(keras.activations.glu, axis=-1)
+    layer = keras.layers.LSTM(2, activation=glu, dtype="float64")
+    layer.build(x.shape)
+    layer.set_weights(weights)
+    return np.asarray(layer(x))

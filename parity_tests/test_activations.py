@@ -104,6 +104,14 @@ def test_partials_and_callables_run_and_are_differentiated() -> None:
     assert one.engine == "scan" and "partial" in repr(one)
 
 
+@pytest.mark.live
+def test_a_partial_of_glu_broadcasts_where_keras_does(keras: KerasLive) -> None:
+    glu = functools.partial(activations.glu, axis=-1)
+    layer: LSTM = LSTM(3, 2, activation=glu, dtype=torch.float64)
+    x, y = run(layer)
+    assert_parity(y, keras.call("keras_side.run_glu", x.numpy(), layer.get_weights()), bound=1e-14)
+
+
 def test_an_activation_that_changes_the_shape_says_so() -> None:
     halving = functools.partial(activations.glu, axis=-1)
     with pytest.raises(InputError, match=r"shape \(2, 6\) into \(2, 3\); it must keep"):
