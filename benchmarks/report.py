@@ -182,8 +182,8 @@ def markdown(about: dict[str, Any], rows: list[Row], targets: list[dict], plotte
     parts += [
         "## Times",
         "Median milliseconds of a call and, in parentheses, its ratio to torch.nn.LSTM in the same "
-        "row (of the medians of each round, the median over the rounds): above 1 is slower. In a masked "
-        "row torch.nn.LSTM runs over a packed sequence. "
+        "row (of the medians of each round, the median over the rounds): above 1 is slower. In a "
+        "masked row torch.nn.LSTM runs over a packed sequence. "
         "Shapes are B×T×F×H; training is forward and backward to the weights.",
         table(["case", *labels], body, texts=1),
         f"![Ratio to torch.nn.LSTM]({about['name']}.png)"
