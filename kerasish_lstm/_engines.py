@@ -185,7 +185,7 @@ def fused(
     if lengths is None:
         y, h, c = _run(lstm, x, hx)
         return y, LSTMState(h.squeeze(0), c.squeeze(0))
-    if x.is_cuda and final_state:
+    if x.is_cuda and final_state and len(lengths):  # an empty batch cannot be packed
         return _fused_packed(lstm, x, hx, lengths)
 
     pieces = [Segment(0, x.shape[1], x.shape[0])]
