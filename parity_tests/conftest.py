@@ -20,15 +20,6 @@ REAL_FILES = Path(
 _cuda_runs = pytest.StashKey[int]()
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--device",
-        choices=("all", "cpu", "cuda"),
-        default="all",
-        help="run the cases of one device only; with cuda, a run in which none ran fails",
-    )
-
-
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_cuda_runs] = 0
 

@@ -16,8 +16,6 @@ import json
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from kerasish_lstm import LSTM
 from kerasish_lstm.parity import oracle
@@ -82,6 +80,9 @@ def chaos(device: str = "cpu") -> dict[str, float]:
 
 
 def main() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--device", default="cpu")
     device = parser.parse_args().device

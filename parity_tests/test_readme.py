@@ -10,19 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from kerasish_lstm import cli
-
 from .how_equal import measure
 from .keras_live import ROOT, missing
 
 README = (ROOT / "README.md").read_text()
+NOTEBOOK = ROOT / "kerasish_lstm" / "demo" / "notebook.keras"
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 PLAIN = [b for b in BLOCKS if "import keras\n" not in b]
 LIVE = [b for b in BLOCKS if "import keras\n" in b]
 
 
 def run(code: str, folder: Path) -> None:
-    shutil.copy(cli.NOTEBOOK, folder / "model.keras")
+    shutil.copy(NOTEBOOK, folder / "model.keras")
     (folder / "readme.py").write_text(code)
     found = subprocess.run(
         [sys.executable, "-W", "error", "readme.py"],
