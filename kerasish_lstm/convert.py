@@ -6,6 +6,7 @@ The only place that knows both torch modules and Keras. ``keras`` and ``tf_keras
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 
 from . import files
 from .config import LSTMConfig
-from .errors import ConfigError, FileFormatError, NotBuiltError
+from .errors import ConfigError, FileFormatError, KerasishError, NotBuiltError
 from .lstm import LSTM
 from .weights import LSTMWeights
 
@@ -197,6 +198,9 @@ def load_keras(
             stacked cells, TimeDistributed, CuDNNLSTM), named in the message.
     """
     layers, left_out, file = read_layers(path, config=config, names=names)
+    for layer in left_out:
+        if layer.error is not None:
+            raise layer.error
     lost = [layer for layer in left_out if layer.has_lstm]
     if lost:
         listed = "\n".join(f"  {layer.name}: {layer.reason}" for layer in lost)
@@ -234,7 +238,10 @@ def read_layers(
         if name in layers:
             raise ConfigError(f"load_keras: two layers of {file.path.name} are called {name!r}.")
         source = f"{layer.name!r} from {file.path.name}"
-        layers[name] = _layer(layer.config, layer.weights, source).eval()
+        try:
+            layers[name] = _layer(layer.config, layer.weights, source).eval()
+        except KerasishError as error:  # of this layer; the others may be fine
+            left_out.append(dataclasses.replace(layer, reason=str(error), error=error))
     if renamed:
         held = ", ".join(repr(layer.name) for layer in file.layers if layer.weights is not None)
         raise ConfigError(

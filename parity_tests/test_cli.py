@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from kerasish_lstm.parity import assert_parity
 
 from .keras_live import KerasLive
 from .test_convert import real
+from .test_files import archive, lstm, sequential
 
 # The CUDA leg runs from a bare checkout, where the command line's libraries may be missing.
 testing = pytest.importorskip("typer.testing")
@@ -107,6 +109,22 @@ def test_a_published_file() -> None:
     assert re.search(r"lstm .* equal", text)
     for name in ("embedding", "dense", "embedding_input"):
         assert re.search(rf"^  {name}: \w+ is not an LSTM", text, re.MULTILINE)
+
+
+def test_a_layer_that_cannot_be_built_is_named_and_the_others_run(tmp_path: Path) -> None:
+    by_hand = {"class_name": "function", "config": "mine"}
+    config = sequential(lstm("good"), lstm("bad", activation=by_hand), lstm("worse", dtype="int8"))
+    path = archive(tmp_path / "m.keras", config)
+    with h5py.File(path.with_suffix(".h5"), "r+") as file:
+        for n in (1, 2):
+            file.copy("layers/lstm", f"layers/lstm_{n}")
+    path = archive(path, config, weights=path.with_suffix(".h5").read_bytes())
+    code, text = run("demo", str(path))
+    assert code == 0, text
+    assert re.search(r"good .* equal", text)
+    said = " ".join(text.split())
+    assert "bad: LSTM 'bad': activation=" in said and "code of the model's author" in said
+    assert "worse: the LSTM 'worse'" in said and "'int8'" in said
 
 
 def test_live_keras_stands_beside_the_float64_equations() -> None:

@@ -43,10 +43,11 @@ def lstm_weights(file: Hdf5, name: str, paths: Sequence[str], config: LSTMConfig
     if len(paths) != count or lstm_units(shapes) != config.units:
         u = config.units
         want = [f"(F, {4 * u})", f"({u}, {4 * u})", f"({4 * u},)"][:count]
+        # Keras stores a layer that two models share with the first of them.
+        held = ", ".join(map(str, shapes)) or "none (does it share another layer's weights?)"
         raise FileFormatError(
             f"{file.path.name}: the LSTM {name!r} has units={u} and use_bias={config.use_bias}, so "
-            f"arrays of the shapes {', '.join(want)}; the file has "
-            f"{', '.join(map(str, shapes)) or 'none'}."
+            f"arrays of the shapes {', '.join(want)}; the file has {held}."
         )
     arrays = [file.array(p) for p in paths]
     return LSTMWeights(arrays[0], arrays[1], arrays[2] if count == 3 else None)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from ..config import LSTMConfig
-from ..errors import FileFormatError
+from ..errors import FileFormatError, KerasishError
 from ._arrays import is_cudnn, lstm_units, lstm_weights, stored_dtype
 from ._open import Hdf5
 from ._tree import REASONS, FileLayer, Node, left_out, snake_case
@@ -24,7 +24,11 @@ def read_layers(file: Hdf5, nodes: list[Node], version: str) -> list[FileLayer]:
         if node.kind != "LSTM":
             layers.append(left_out(node))
             continue
-        config = LSTMConfig.from_keras(node.config, version)
+        try:
+            config = LSTMConfig.from_keras(node.config, version)
+        except KerasishError as error:  # of this layer; the others may be fine
+            layers.append(left_out(node, error))
+            continue
         group = "/".join(_group(n) for n in (*node.parents, node))
         written = file.text(f"{group}/vars", "name")  # Keras 3.6 and later say it
         if written is not None and written != node.name:

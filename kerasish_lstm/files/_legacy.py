@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ..config import LSTMConfig
-from ..errors import FileFormatError
+from ..errors import FileFormatError, KerasishError
 from ._arrays import is_cudnn, lstm_units, lstm_weights, stored_dtype
 from ._open import Hdf5
 from ._tree import LSTM_CLASSES, REASONS, FileLayer, Node, left_out
@@ -59,7 +59,11 @@ def read_layers(file: Hdf5, root: str, nodes: list[Node], version: str) -> list[
         if node.kind != "LSTM":
             layers.append(left_out(node))
             continue
-        config = LSTMConfig.from_keras(node.config, version)
+        try:
+            config = LSTMConfig.from_keras(node.config, version)
+        except KerasishError as error:  # of this layer; the others may be fine
+            layers.append(left_out(node, error))
+            continue
         layers.append(_layer(file, node.path, arrays[position].paths, config))
     return layers
 

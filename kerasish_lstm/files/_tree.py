@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import LSTMConfig
-from ..errors import FileFormatError
+from ..errors import FileFormatError, KerasishError
 from ..weights import LSTMWeights
 
 MODELS = ("Sequential", "Functional", "Model")
@@ -25,6 +25,7 @@ class FileLayer:
     config, weights: of a plain LSTM, in Keras's layout; None for all others.
     reason: why a layer has no weights here; None for a plain LSTM.
     has_lstm: whether an LSTM is in it, so that leaving it out would leave an LSTM out.
+    error: what a plain LSTM's config raised, where it is none that can be built.
     """
 
     name: str
@@ -33,6 +34,7 @@ class FileLayer:
     weights: LSTMWeights | None
     reason: str | None
     has_lstm: bool
+    error: KerasishError | None = None
 
 
 @dataclass(frozen=True)
@@ -185,10 +187,16 @@ REASONS = {
 }
 
 
-def left_out(node: Node) -> FileLayer:
+def left_out(node: Node, error: KerasishError | None = None) -> FileLayer:
     """A layer that this package does not build, with the reason."""
+    if error is not None:
+        return FileLayer(node.path, node.kind, None, None, str(error), True, error)
     if not node.has_lstm:
         reason = f"{node.kind} is not an LSTM"
     else:
-        reason = REASONS.get(node.kind, f"an LSTM inside a {node.kind} is not read yet")
+        known = f"an LSTM inside a {node.kind} is not read yet"
+        if not any(c in LSTM_CLASSES for c in _classes(node.config)):
+            known = f"{node.kind} is code of the model's author; if it is an LSTM, pass its arrays "
+            known += "to LSTM.set_weights()"
+        reason = REASONS.get(node.kind, known)
     return FileLayer(node.path, node.kind, None, None, reason, node.has_lstm)
