@@ -3,6 +3,7 @@
 from . import activations, errors
 from ._engines import LSTMState
 from .activations import ACTIVATIONS
+from .bidirectional import MERGES, Bidirectional
 from .config import LSTMConfig
 from .convert import from_keras, load_keras, to_keras
 from .lstm import LSTM, LazyLSTM
@@ -15,6 +16,8 @@ __all__ = [
     "ACTIVATIONS",
     "LAYOUTS",
     "LSTM",
+    "MERGES",
+    "Bidirectional",
     "LSTMConfig",
     "LSTMState",
     "LSTMWeights",

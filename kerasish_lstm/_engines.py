@@ -270,7 +270,7 @@ def _saturating(x: Tensor) -> float:
     dtype = x.dtype
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
-    return 2.0**15 if dtype == torch.float16 else 2.0**60
+    return torch.finfo(dtype).max / 4
 
 
 def _fused_packed(
@@ -278,7 +278,7 @@ def _fused_packed(
 ) -> tuple[Tensor, LSTMState]:
     """The state at ``lengths`` by ``pack_padded_sequence``, cuDNN's own way.
 
-    cuDNN wants its weights in one buffer, which the extra column of ``_fused_held`` is not.
+    cuDNN wants its weights in one buffer, which the extra column of ``_with_hold`` is not.
     Copies the lengths to the host.
     """
     packed = nn.utils.rnn.pack_padded_sequence(

@@ -23,10 +23,11 @@ import torch
 import typer
 from rich import box
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.table import Table
 
 from . import __version__
+from .config import LSTMConfig
 from .convert import read_layers, to_keras
 from .errors import FileFormatError, KerasishError, NotBuiltError
 from .files import FileLayer
@@ -112,6 +113,11 @@ def demo(
         raise typer.Exit(1)
 
 
+def escape(text: str) -> str:
+    """A file's text as text: no markup, and no control characters, which would move the cursor."""
+    return escape_markup("".join(c if c.isprintable() or c == "\n" else "?" for c in text))
+
+
 # What is compared
 
 
@@ -157,7 +163,13 @@ def _file(
     compared = []
     for name, stored in layers.items():
         # h and c are shown whatever the layer returns; a stateful one begins with zeros.
-        config = stored.config.replace(return_state=True, stateful=False)
+        # What matters in training alone is left to its defaults, and mixed policies to float32.
+        own = stored.config
+        config = LSTMConfig(
+            own.units, own.activation, own.recurrent_activation, own.use_bias,
+            return_sequences=own.return_sequences, go_backwards=own.go_backwards,
+            return_state=True,
+        )  # fmt: skip
         dtype = stored.lstm.weight_ih_l0.dtype
         layer = LSTM.from_lstm_config(stored.input_size, config, dtype=dtype).eval()
         layer.load_state_dict(stored.state_dict())

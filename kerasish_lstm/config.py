@@ -254,7 +254,13 @@ class LSTMConfig:
             if isinstance(values.get(field), Mapping):
                 values[field] = _short(values[field], _BUILT_INITIALIZERS.get(field, ()))
         values["dtype"] = _policy_name(values.get("dtype"))
-        return cls(**values)
+        if isinstance(values.get("name"), str):  # Keras 2 allows what Keras 3 does not
+            values["name"] = values["name"].replace("/", "_")
+        try:
+            return cls(**values)
+        except ConfigError as error:
+            said = str(error).removeprefix("LSTM: ")
+            raise ConfigError(f"LSTM {config.get('name')!r}: {said}") from error
 
     def to_keras(self, version: str) -> dict[str, Any]:
         """The keywords that make the same layer in Keras ``version``: 2 (tf_keras) or 3.

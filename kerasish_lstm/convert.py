@@ -63,6 +63,16 @@ def from_keras(layer: Any) -> LSTM[Any]:
             "once, or layer.build((None, None, features))."
         )
     values = dict(layer.get_config())
+    values["trainable"] = bool(layer.trainable and layer.cell.trainable)
+    for keyword in ("activation", "recurrent_activation"):
+        function = getattr(layer.cell, keyword)
+        whose = str(getattr(function, "__module__", "")).partition(".")[0]
+        if whose not in (root, "tensorflow", __name__.partition(".")[0]):
+            raise ConfigError(
+                f"from_keras: the {keyword} of {layer.name!r} is {function!r}, which is not "
+                f"{root}'s own, whatever its name. Build an LSTM with a callable on torch tensors "
+                "for it, and give that layer.get_weights()."
+            )
     version = "3" if root == "keras" else "2"
     if root == "keras":  # get_config() leaves these two out
         values |= {"use_cudnn": layer.use_cudnn, "implementation": layer.cell.implementation}
@@ -106,6 +116,7 @@ def to_keras(module: LSTM[Any], *, backend: Backend = "keras") -> Any:
         ConfigError: another backend; an activation that the backend lacks; a stateful layer without
             a state.
         ImportError: the backend is not installed.
+        ValueError: Keras's own, for an initializer, regularizer or constraint unknown to it.
     """
     if not isinstance(module, LSTM):
         raise ConfigError(f"to_keras: a {type(module).__name__} is not a kerasish_lstm.LSTM.")
@@ -119,7 +130,10 @@ def to_keras(module: LSTM[Any], *, backend: Backend = "keras") -> Any:
         )
     keras: Any = __import__(backend)
     values = config.to_keras("3" if backend == "keras" else "2")
-    values["dtype"] = config.dtype or str(module.lstm.weight_ih_l0.dtype).removeprefix("torch.")
+    values["trainable"] = module.trainable
+    values["dtype"] = str(module.lstm.weight_ih_l0.dtype).removeprefix("torch.")
+    if str(config.dtype).startswith("mixed_") and values["dtype"] == "float32":
+        values["dtype"] = config.dtype
     for keyword in ("activation", "recurrent_activation"):
         values[keyword] = _activation_to_keras(values[keyword], keyword, backend, keras)
     layer = keras.layers.LSTM(**values)
@@ -200,7 +214,7 @@ def load_keras(
     layers, left_out, file = read_layers(path, config=config, names=names)
     for layer in left_out:
         if layer.error is not None:
-            raise layer.error
+            raise type(layer.error)(f"{file.path.name}: {layer.error}") from layer.error
     lost = [layer for layer in left_out if layer.has_lstm]
     if lost:
         listed = "\n".join(f"  {layer.name}: {layer.reason}" for layer in lost)

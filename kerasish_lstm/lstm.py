@@ -21,6 +21,7 @@ from .weights import LSTMWeights, relayout
 Output = TypeVar("Output")
 WithState = tuple[Tensor, Tensor, Tensor]
 InitialState = LSTMState | Sequence[Tensor]
+Mask = Tensor | Sequence[Tensor | None] | None
 
 
 class LSTMOptions(TypedDict, total=False):
@@ -251,8 +252,10 @@ class LSTM(nn.Module, Generic[Output]):
                 f"LSTM: input_size={input_size} is not possible: torch.nn.LSTM takes one feature "
                 "or more. For a layer without input give one feature that is always 0."
             )
-        if dtype is not None and not dtype.is_floating_point:
-            raise ConfigError(f"LSTM: dtype={dtype} is not a floating-point dtype.")
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise ConfigError(
+                f"LSTM: dtype={dtype!r} is not a floating-point torch.dtype, such as torch.float32."
+            )
         self.config = config
         self.lstm = _only_one_bias(
             nn.LSTM(
@@ -509,7 +512,7 @@ class LSTM(nn.Module, Generic[Output]):
         self,
         x: Tensor,
         initial_state: InitialState | None = None,
-        mask: Tensor | Sequence[Tensor | None] | None = None,
+        mask: Mask = None,
         training: bool | None = None,
     ) -> Output:
         """Run the layer.
@@ -791,6 +794,9 @@ def _take_plain_keys(module: nn.Module, state_dict: dict[str, Any], prefix: str,
 def _fold_biases(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
     """Two live biases of a state dict become one; zeros are dropped, not added."""
     first, second = (state_dict.get(f"{prefix}bias_{kind}_l0") for kind in ("ih", "hh"))
+    own = module._parameters.get("bias_ih_l0")
+    if first is None and isinstance(second, Tensor) and own is not None:
+        first = own.detach().to(second)  # the second alone was given
     if not (isinstance(first, Tensor) and isinstance(second, Tensor)):
         return
     state_dict[f"{prefix}bias_hh_l0"] = second.detach()  # assign=True must not make it trainable

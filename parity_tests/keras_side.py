@@ -59,6 +59,27 @@ def _nested(k: Any) -> Any:
     return k.Model([a, b], out)
 
 
+def _thawed(k: Any) -> Any:
+    """A frozen model with a layer thawed, in a model: Keras 3 and tf_keras order it differently."""
+    names = ("A", "B", "C", "D")
+    a, b, c, d = (k.layers.LSTM(4, return_sequences=True, name=n) for n in names)
+    inner = k.Sequential([k.layers.Input((5, 4)), a, b], name="inner")
+    mid = k.Sequential([k.layers.Input((5, 4)), inner, c], name="mid")
+    x = k.layers.Input((5, 4))
+    model = k.Model(x, d(mid(x)))
+    inner.trainable = False
+    b.trainable = True
+    return model
+
+
+def _cell(k: Any) -> Any:
+    """A frozen cell, of which no config tells."""
+    a, b = (k.layers.LSTM(4, return_sequences=True, name=n) for n in ("A", "B"))
+    inner = k.Sequential([k.layers.Input((5, 4)), a, b], name="inner")
+    a.cell.trainable = False
+    return k.Sequential([k.layers.Input((5, 4)), inner])
+
+
 def _stateful(k: Any) -> Any:
     size = {"batch_shape": (2, 5, 3)}
     lstm = k.layers.LSTM(4, stateful=True, unit_forget_bias=False, kernel_regularizer="l2")
@@ -90,6 +111,8 @@ MODELS = {
     "sequential": _sequential,
     "many": _many,
     "nested": _nested,
+    "thawed": _thawed,
+    "cell": _cell,
     "stateful": _stateful,
     "half": _half,
     "wrapped": _wrapped,
@@ -184,6 +207,39 @@ def round_trip(library: str, keywords: dict[str, Any], x: np.ndarray) -> dict[st
     return answers
 
 
+def hidden_lstms(folder: str, library: str) -> None:
+    """Models in which LSTMs hide: in a class of the author's, and in one that is called LSTM."""
+    k = importlib.import_module(library)
+
+    class Encoder(k.layers.Layer):  # type: ignore[misc]
+        def __init__(self, **keywords: Any) -> None:
+            super().__init__(**keywords)
+            self.rnn = k.layers.LSTM(4, return_sequences=True)
+
+        def build(self, shape: Any) -> None:
+            self.rnn.build(shape)
+            self.built = True
+
+        def call(self, x: Any) -> Any:
+            return self.rnn(x)
+
+        def compute_output_shape(self, shape: Any) -> Any:
+            return (*shape[:-1], 4)
+
+    class LSTM(k.layers.LSTM):  # type: ignore[misc]
+        def call(
+            self, sequences: Any, initial_state: Any = None, mask: Any = None, training: Any = False
+        ) -> Any:
+            options = {"initial_state": initial_state, "mask": mask, "training": training}
+            return 2 * super().call(sequences, **options)
+
+    layers = k.layers
+    encoder = k.Sequential([layers.Input((5, 3)), Encoder(name="enc"), layers.LSTM(4, name="own")])
+    for suffix in ("keras", "h5"):
+        encoder.save(f"{folder}/encoder.{suffix}")
+    k.Sequential([layers.Input((5, 3)), LSTM(4, name="twice")]).save(f"{folder}/foreign.keras")
+
+
 def refused(library: str) -> dict[str, str]:
     """The errors of the converter on live layers that it cannot take, by what they are."""
     import torch
@@ -191,7 +247,14 @@ def refused(library: str) -> dict[str, str]:
     import kerasish_lstm as ours
 
     k = importlib.import_module(library)
+
+    def relu(x: Any) -> Any:
+        return x * 0
+
+    own = k.layers.LSTM(3, activation=relu)
+    own.build((2, 5, 3))
     bad: dict[str, Any] = {
+        "own activation": lambda: ours.from_keras(own),
         "not built": lambda: ours.from_keras(k.layers.LSTM(3, name="raw")),
         "another layer": lambda: ours.from_keras(k.layers.GRU(3)),
         "no layer": lambda: ours.from_keras(3),
@@ -278,6 +341,11 @@ def deviations() -> dict[str, Any]:
     constant = keras.layers.LSTM(1, bias_initializer=keras.initializers.Constant(0.25))
     constant.build((1, 3, 2))
     found["bias"] = constant.get_weights()[2]
+    both = keras.layers.Bidirectional(keras.layers.LSTM(2, stateful=True, return_state=True))
+    try:
+        found["bidirectional"] = len(both(np.ones((1, 3, 2), np.float32)))
+    except TypeError as error:
+        found["bidirectional"] = type(error).__name__
     return found
 
 
@@ -292,3 +360,66 @@ def run_glu(x: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
     layer.build(x.shape)
     layer.set_weights(weights)
     return np.asarray(layer(x))
+
+
+def run_bidirectional(requests: list[dict[str, Any]]) -> list[dict[str, np.ndarray]]:
+    """Results and gradients of Bidirectional layers; see test_bidirectional.Both."""
+    return [_run_both(**request) for request in requests]
+
+
+def _run_both(
+    keywords: dict[str, Any],
+    merge_mode: str | None,
+    units: tuple[int, int],
+    arrays: dict[str, np.ndarray],
+    results: list[str],
+    dtype: str,
+) -> dict[str, np.ndarray]:
+    import keras
+    import tensorflow as tf
+
+    pattern, other = (
+        keras.layers.LSTM(u, dtype=dtype, go_backwards=backwards, **keywords)
+        for u, backwards in zip(units, (False, True), strict=True)
+    )
+    backward = None if units[0] == units[1] else other
+    layer = keras.layers.Bidirectional(pattern, merge_mode, backward_layer=backward, dtype=dtype)
+    layer.build(arrays["x"].shape)
+    names = [f"{n}_{s}" for s in "fb" for n in ("kernel", "recurrent_kernel", "bias")]
+    layer.set_weights([arrays[n] for n in names])
+    t = {k: tf.constant(v, dtype) for k, v in arrays.items() if k != "mask"}
+    mask = tf.constant(arrays["mask"]) if "mask" in arrays else None
+    if "first_x" in t:
+        layer(t["first_x"], mask=mask)
+    watched = {"d_x": t["x"]}
+    watched |= {f"d_{n}": w.value for n, w in zip(names, layer.weights, strict=True)}
+    state = None
+    if "h_f" in t:
+        state = [t[s] for s in ("h_f", "c_f", "h_b", "c_b")]
+        watched |= {f"d_{s}0": t[s] for s in ("h_f", "c_f", "h_b", "c_b")}
+    with tf.GradientTape() as tape:
+        tape.watch(list(watched.values()))
+        result = layer(t["x"], initial_state=state, mask=mask)
+        result = result if isinstance(result, tuple) else (result,)
+        found = dict(zip(results, result, strict=True))
+        loss = tf.add_n([tf.reduce_sum(v * t[f"d_{n}"]) for n, v in found.items()])
+    for name, gradient in tape.gradient(loss, watched).items():
+        found[name] = tf.zeros_like(watched[name]) if gradient is None else gradient
+    return {k: np.asarray(tf.cast(v, tf.float64)) for k, v in found.items()}
+
+
+def changed_since() -> tuple[str, bool, str, str]:
+    """What to_keras makes of layers that were changed after from_keras."""
+    import keras
+
+    from kerasish_lstm import from_keras, to_keras
+
+    def made(dtype: str) -> Any:
+        layer = keras.layers.LSTM(3, dtype=dtype)
+        layer.build((2, 5, 3))
+        return from_keras(layer)
+
+    wide = made("float32").double()
+    wide.trainable = False
+    back, mixed = to_keras(wide), to_keras(made("mixed_float16"))
+    return back.dtype_policy.name, back.trainable, mixed.dtype_policy.name, mixed.variable_dtype

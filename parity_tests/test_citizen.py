@@ -342,6 +342,14 @@ def test_a_meta_layer_becomes_whole_by_set_weights() -> None:
     assert torch.equal(layer(x), given(x))
 
 
+def test_a_second_bias_alone_is_folded_too() -> None:
+    layer = LSTM(F, U)
+    first = layer.lstm.bias_ih_l0.detach().clone()
+    layer.load_state_dict({"lstm.bias_hh_l0": torch.ones(4 * U)}, strict=False)
+    assert torch.equal(layer.lstm.bias_ih_l0, first + 1)
+    assert not layer.lstm.bias_hh_l0.any()
+
+
 @pytest.mark.usefixtures("poison")
 @pytest.mark.parametrize("use_bias", [True, False])
 def test_no_constructor_leaves_memory_unwritten(use_bias: bool) -> None:
@@ -668,7 +676,7 @@ def test_the_bias_is_zero_but_for_the_forget_gate(unit_forget_bias: bool) -> Non
 FLOORS = {
     "errors": 0, "config": 0, "weights": 0,
     "activations": 1, "initializers": 1, "optimizers": 1, "_masks": 1, "_engines": 1, "files": 1,
-    "lstm": 2,
+    "lstm": 2, "bidirectional": 2,
     "convert": 3, "parity": 3, "": 3,  # "" is kerasish_lstm/__init__.py
     "cli": 4, "__main__": 4,
 }  # fmt: skip

@@ -127,6 +127,24 @@ def test_a_layer_that_cannot_be_built_is_named_and_the_others_run(tmp_path: Path
     assert "worse: the LSTM 'worse'" in said and "'int8'" in said
 
 
+def test_a_wrong_engine_shows_in_a_file_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = LSTM.forward
+
+    def off(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+        return tuple(r + 2e-5 for r in forward(self, *args, **kwargs))
+
+    monkeypatch.setattr(LSTM, "forward", off)
+    monkeypatch.setattr(cli, "_live", cli._truth)
+    code, text = run("demo", str(cli.NOTEBOOK))
+    assert code == 1 and text.count("DIFFERS") == 5
+
+
+def test_control_characters_of_a_file_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    path = archive(tmp_path / "m.keras", sequential(lstm("a\x1b[31mb")))
+    code, text = run("demo", str(path))
+    assert code == 0 and "\x1b" not in text and "a?[31mb" in text
+
+
 def test_live_keras_stands_beside_the_float64_equations() -> None:
     code, text = run("demo", str(cli.NOTEBOOK))
     assert code == 0, text

@@ -19,7 +19,7 @@ from . import keras_side
 from .conftest import REAL_FILES
 from .keras_live import KerasLive
 
-LOADED = ("sequential", "many", "nested", "stateful", "half")
+LOADED = ("sequential", "many", "nested", "thawed", "cell", "stateful", "half")
 Answers = dict[str, dict[str, Any]]
 Made = tuple[str, Path, Answers]
 
@@ -130,6 +130,19 @@ def test_lstms_inside_other_layers_are_named_not_lost(made: Made, form: str) -> 
 
 
 @pytest.mark.live
+@pytest.mark.parametrize("form", ["keras", "h5"])
+def test_lstms_that_hide_are_found(
+    either: tuple[str, KerasLive], form: str, tmp_path: Path
+) -> None:
+    library, live = either
+    live.call("keras_side.hidden_lstms", str(tmp_path), library)
+    with pytest.raises(NotBuiltError, match=r"enc.*the config does not say"):
+        load_keras(tmp_path / f"encoder.{form}")
+    with pytest.raises(NotBuiltError, match="twice: LSTM is code of the model's author"):
+        load_keras(tmp_path / "foreign.keras")
+
+
+@pytest.mark.live
 def test_a_config_of_another_model_is_refused(made: Made) -> None:
     _, folder, _ = made
     with pytest.raises(FileFormatError, match="sequential"):
@@ -183,6 +196,7 @@ def test_what_the_converter_refuses(either: tuple[str, KerasLive]) -> None:
     library, live = either
     found = live.call("keras_side.refused", library)
     wanted = {
+        "own activation": "which is not",
         "not built": "'raw' is not built",
         "another layer": "GRU is not the LSTM",
         "no layer": "builtins.int is not the LSTM",
@@ -195,6 +209,12 @@ def test_what_the_converter_refuses(either: tuple[str, KerasLive]) -> None:
     assert found.keys() == wanted.keys()
     for name, text in wanted.items():
         assert text in found[name]
+
+
+@pytest.mark.live
+def test_to_keras_takes_what_the_module_is_now(keras: KerasLive) -> None:
+    """Its dtype and whether it is trained, not what they were when it was converted."""
+    assert keras.call("keras_side.changed_since") == ("float64", False, "mixed_float16", "float32")
 
 
 def test_from_keras_needs_no_keras_to_refuse() -> None:

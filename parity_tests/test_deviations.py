@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from kerasish_lstm import ACTIVATIONS, LSTM
+from kerasish_lstm import ACTIVATIONS, LSTM, Bidirectional
 from kerasish_lstm.errors import ConfigError, NotBuiltError
 
 from .keras_live import KerasLive
@@ -74,9 +74,19 @@ def unit_forget_bias_document(seen: dict[str, Any]) -> None:
         LSTM(2, 1, bias_initializer={"class_name": "Constant", "config": {"value": 0.25}})
 
 
+def bidirectional_stateful_state(seen: dict[str, Any]) -> None:
+    assert seen["bidirectional"] == "TypeError"
+    layer = Bidirectional(LSTM(2, 3, stateful=True, return_state=True))
+    _, *first = layer(torch.ones(1, 3, 2))
+    _, *second = layer(torch.ones(1, 3, 2))
+    assert len(first) == 4 and not any(
+        torch.equal(a, b) for a, b in zip(first, second, strict=True)
+    )
+
+
 SHOWN: list[Callable[[dict[str, Any]], None]] = [
     sparsemax_threshold, gelu_constant, leaky_relu_slope, masked_nan_gradients, empty_batch,
-    no_feature, unit_forget_bias_document,
+    no_feature, unit_forget_bias_document, bidirectional_stateful_state,
 ]  # fmt: skip
 
 

@@ -70,6 +70,16 @@ def test_fused_holds_the_cell_behind_the_end_at_any_scale() -> None:
         assert_parity(mine, theirs, bound=1e-12)
 
 
+@pytest.mark.parametrize("size", [1e18, 1e25, 1e30])
+def test_fused_holds_the_cell_against_huge_weights(size: float) -> None:
+    layer = LSTM(3, 5, return_state=True)
+    layer.set_weights([w * size for w in layer.get_weights()])
+    x, mask = torch.randn(2, 7, 3), torch.arange(7) < torch.tensor([[3], [7]])
+    _, h, c = layer(x, mask=mask)
+    _, h3, c3 = layer(x[:, :3])
+    assert torch.equal(c[0], c3[0]) and torch.equal(h[0], h3[0])
+
+
 def test_tf32_costs_what_it_costs(device: torch.device) -> None:
     """Labelled: on CUDA with TF32 on, ten bits of mantissa. On a CPU the flags mean nothing."""
     case = Case("gaps", "given", True, True, batch=7, steps=11, features=5, units=13)

@@ -173,6 +173,61 @@ def test_a_nested_lstm_without_a_config_is_keyed_by_its_group(tmp_path: Path) ->
     assert same(layers["inner/lstm_2"])
 
 
+FROZEN = {"name": "in", "layers": [lstm("a", trainable=False)]}
+FROZEN_AROUND = {"name": "in", "trainable": False, "layers": [lstm("a")]}
+
+
+@pytest.mark.parametrize("inside", [FROZEN, FROZEN_AROUND], ids=["itself", "the model around it"])
+def test_frozen_layers_of_nested_models_without_names_are_refused(
+    tmp_path: Path, inside: dict[str, Any]
+) -> None:
+    inner = {"class_name": "Model", "config": inside}
+    outer = {"class_name": "Model", "config": {"name": "out", "layers": [inner, lstm("b")]}}
+    stored = [*named("x", 1), *named("y", 2)]
+    with pytest.raises(FileFormatError, match="which arrays of 'out' are whose cannot be told"):
+        load_keras(legacy(tmp_path / "m.h5", {"out": stored}, config=sequential(outer)))
+
+
+def test_a_nested_model_of_the_class_model_is_functional(tmp_path: Path) -> None:
+    inner = {"class_name": "Model", "config": {"name": "in", "layers": [lstm("a")]}}
+    path = keras3(tmp_path / "w.weights.h5", "layers/functional/layers/lstm")
+    assert same(load_keras(path, config=sequential(inner))["in/a"])
+
+
+def test_weights_that_the_config_does_not_tell_of_are_named(tmp_path: Path) -> None:
+    path = keras3(tmp_path / "w.weights.h5")
+    with h5py.File(path, "r+") as file:
+        file.copy("layers/lstm", "layers/lstm_1")
+    with pytest.raises(NotBuiltError, match="layers/lstm_1: the file has an LSTM's arrays there"):
+        load_keras(path, config=sequential(lstm("one")))
+
+
+@pytest.mark.parametrize(
+    ("version", "gate"),
+    [
+        ("2.0.9", "hard_sigmoid_v2"), ("2.2.5", "hard_sigmoid_v2"), ("2.2.4-tf", "sigmoid"),
+        ("2.3.0", "sigmoid"), ("2.15.0", "sigmoid"), ("3.0.0", "sigmoid"),
+    ],
+)  # fmt: skip
+def test_the_default_gate_of_each_version(tmp_path: Path, version: str, gate: str) -> None:
+    config = sequential(lstm("a"))
+    path = legacy(tmp_path / "m.h5", {"a": named("a")}, config=config, version=version)
+    assert load_keras(path)["a"].config.recurrent_activation == gate
+
+
+def test_a_name_with_a_slash_of_keras_2(tmp_path: Path) -> None:
+    path = legacy(tmp_path / "m.h5", {"a/b": named("a/b")}, config=sequential(lstm("a/b")))
+    assert list(load_keras(path)) == ["a/b"]
+
+
+@pytest.mark.parametrize(
+    "entry", [{"dtype": {"config": ["x"]}}, {"units": "2"}, {"stateful": "no"}], ids=str
+)
+def test_a_broken_config_names_the_file(tmp_path: Path, entry: dict[str, Any]) -> None:
+    with pytest.raises(KerasishError, match=r"m\.keras"):
+        load_keras(archive(tmp_path / "m.keras", sequential(lstm("mine", **entry))))
+
+
 def test_gru_and_simple_rnn_are_no_lstm(tmp_path: Path) -> None:
     rng = np.random.RandomState(0)
     gru = [rng.rand(F, 3 * U), rng.rand(U, 3 * U), rng.rand(3 * U)]

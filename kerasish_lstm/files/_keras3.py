@@ -14,14 +14,14 @@ from ..config import LSTMConfig
 from ..errors import FileFormatError, KerasishError
 from ._arrays import is_cudnn, lstm_units, lstm_weights, stored_dtype
 from ._open import Hdf5
-from ._tree import REASONS, FileLayer, Node, left_out, snake_case
+from ._tree import REASONS, FileLayer, Node, hidden, left_out, snake_case
 
 
 def read_layers(file: Hdf5, nodes: list[Node], version: str) -> list[FileLayer]:
     """The layers of a config, with the weights of the plain LSTMs among them."""
     layers = []
     for node in nodes:
-        if node.kind != "LSTM":
+        if not node.is_lstm:
             layers.append(left_out(node))
             continue
         try:
@@ -40,6 +40,11 @@ def read_layers(file: Hdf5, nodes: list[Node], version: str) -> list[FileLayer]:
         weights = lstm_weights(file, node.path, paths, config)
         config = config.replace(dtype=stored_dtype(file, paths) or config.dtype)
         layers.append(FileLayer(node.path, "LSTM", config, weights, None, True))
+    # A class of the model's author may hold LSTMs that no config tells of.
+    told = ["/".join(map(_group, (*n.parents, n))) for n in nodes if n.has_lstm]
+    for layer in read_groups(file, version):
+        if not any(layer.name == group or layer.name.startswith(f"{group}/") for group in told):
+            layers.append(hidden(layer.name))
     return layers
 
 

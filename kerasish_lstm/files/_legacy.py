@@ -16,13 +16,13 @@ from ..config import LSTMConfig
 from ..errors import FileFormatError, KerasishError
 from ._arrays import is_cudnn, lstm_units, lstm_weights, stored_dtype
 from ._open import Hdf5
-from ._tree import LSTM_CLASSES, REASONS, FileLayer, Node, left_out
+from ._tree import LSTM_CLASSES, REASONS, FileLayer, Node, hidden, left_out
 
 
 class Arrays(NamedTuple):
     """The datasets of one LSTM cell: kernel, recurrent_kernel and, unless it has none, bias."""
 
-    group: str  # the top-level layer's
+    names: tuple[str, ...]  # as weight_names has them
     paths: tuple[str, ...]
     alone: bool  # the group holds nothing else
 
@@ -35,7 +35,7 @@ def read_layers(file: Hdf5, root: str, nodes: list[Node], version: str) -> list[
     for position, node in enumerate(nodes):
         tops.setdefault((node.parents or (node,))[0].name, []).append(position)
     for top, positions in tops.items():
-        if not any(nodes[p].kind == "LSTM" for p in positions):
+        if not any(nodes[p].is_lstm for p in positions):
             continue
         wanting = [p for p in positions if nodes[p].has_lstm]
         if top not in names:
@@ -45,18 +45,16 @@ def read_layers(file: Hdf5, root: str, nodes: list[Node], version: str) -> list[
             )
         _refuse_keras_1(file, root, top)
         found = _cells(file, root, top)
-        # Trainable weights come first, whatever the model's order.
-        order = sorted(wanting, key=lambda p: not nodes[p].trainable)
-        owners = [p for p in order for _ in range(_cell_count(nodes[p]))]
-        if len(owners) != len(found):
+        total = sum(_cell_count(nodes[p]) for p in wanting)
+        if total != len(found):
             raise FileFormatError(
-                f"{file.path.name}: by its config {top!r} holds {len(owners)} LSTM cells; the file "
+                f"{file.path.name}: by its config {top!r} holds {total} LSTM cells; the file "
                 f"has arrays for {len(found)}."
             )
-        arrays.update(zip(owners, found, strict=True))
+        arrays.update(_owned(file, top, nodes, wanting, found))
     layers = []
     for position, node in enumerate(nodes):
-        if node.kind != "LSTM":
+        if not node.is_lstm:
             layers.append(left_out(node))
             continue
         try:
@@ -65,7 +63,45 @@ def read_layers(file: Hdf5, root: str, nodes: list[Node], version: str) -> list[
             layers.append(left_out(node, error))
             continue
         layers.append(_layer(file, node.path, arrays[position].paths, config))
+    # A class of the model's author may hold LSTMs that no config tells of.
+    for top in names:
+        told = any(nodes[p].has_lstm for p in tops.get(top, ()))
+        if not told and _cells(file, root, top):
+            layers = [layer for layer in layers if layer.name != top]
+            layers.append(hidden(top))
     return layers
+
+
+def _owned(
+    file: Hdf5, top: str, nodes: list[Node], wanting: list[int], found: list[Arrays]
+) -> dict[int, Arrays]:
+    """Which layer each cell is: by the layer's name in its weights' names, else by position."""
+    parts = [set(cell.names[0].split("/")) for cell in found]
+    for whole in (False, True):  # with the names of the models around it, where names repeat
+        owners = {
+            p: [
+                cell
+                for cell, words in zip(found, parts, strict=True)
+                if {nodes[p].name, *(m.name for m in nodes[p].parents[1:] if whole)} <= words
+            ]
+            for p in wanting
+        }
+        if all(len(owners[p]) == _cell_count(nodes[p]) for p in wanting) and (
+            len({cell.names for cells in owners.values() for cell in cells}) == len(found)
+        ):
+            return {p: cells[0] for p, cells in owners.items() if cells}
+    # Keras 3 and tf_keras do not order the weights alike once some of them are frozen.
+    if len({nodes[p].trainable for p in wanting}) > 1 and len(wanting) > 1:
+        plain = all(nodes[p].parents == nodes[wanting[0]].parents for p in wanting)
+        if not plain:
+            raise FileFormatError(
+                f"{file.path.name}: which arrays of {top!r} are whose cannot be told: some of its "
+                "layers are frozen, and the names of the weights do not name the layers. Save the "
+                "model as .keras or .weights.h5 with Keras."
+            )
+    order = sorted(wanting, key=lambda p: not nodes[p].trainable)
+    owner_of = [p for p in order for _ in range(_cell_count(nodes[p]))]
+    return dict(zip(reversed(owner_of), reversed(found), strict=True))  # the first cell of each
 
 
 def _layer(file: Hdf5, name: str, paths: tuple[str, ...], config: LSTMConfig) -> FileLayer:
@@ -158,7 +194,7 @@ def _runs(file: Hdf5, names: list[str], prefix: str) -> Iterator[Arrays]:
         if roles[:2] == ["kernel", "recurrent_kernel"]:
             shapes = [file.shape(p) for p in paths]
             if lstm_units(shapes) is not None or is_cudnn(shapes):
-                yield Arrays(prefix, paths, size == len(names))
+                yield Arrays(tuple(names[at : at + size]), paths, size == len(names))
                 at += size
                 continue
         at += 1

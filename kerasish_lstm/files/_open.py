@@ -36,7 +36,10 @@ def damaged_if_it_fails(path: Path) -> Iterator[None]:
         yield
     except KerasishError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, EOFError,
+        zipfile.BadZipFile,
+    ) as error:  # fmt: skip
         raise FileFormatError(
             f"{path.name} is damaged or no Keras file: {type(error).__name__}: {error}"
         ) from error

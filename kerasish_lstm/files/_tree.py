@@ -62,6 +62,12 @@ class Node:
     parents: tuple[Node, ...]
     siblings: tuple[str, ...]  # the classes of the layers before it in its own model
     trainable: bool  # its own flag and those of all parents
+    foreign: bool  # a class of the model's author, whatever its name
+
+    @property
+    def is_lstm(self) -> bool:
+        """Whether it is Keras's own LSTM. (Legacy files do not say whose class it is.)"""
+        return self.kind == "LSTM" and not self.foreign
 
     @property
     def path(self) -> str:
@@ -123,12 +129,19 @@ def _walk(
         if not isinstance(name, str):
             name = kind.lower() + (f"_{before.count(kind)}" if kind in before else "")
         own = trainable and config.get("trainable") is not False
-        node = Node(name, kind, config, parents, tuple(before), own)
+        node = Node(name, kind, config, parents, tuple(before), own, _is_foreign(layer))
         before.append(kind)
         if kind in MODELS and isinstance(inside, list):
             yield from _walk(inside, (*parents, node), own, what)
         else:
             yield node
+
+
+def _is_foreign(layer: Mapping[str, Any]) -> bool:
+    module, registered = layer.get("module"), layer.get("registered_name")
+    if isinstance(module, str) and not module.startswith(("keras.", "tf_keras.", "tensorflow.")):
+        return True
+    return isinstance(registered, str) and ">" in registered
 
 
 def _classes(value: Any, depth: int = 0) -> Iterator[str]:
@@ -179,8 +192,14 @@ def _keys_of_lstms(value: Any, depth: int = 0) -> Iterator[str]:
             yield from _keys_of_lstms(v, depth + 1)
 
 
+def hidden(name: str) -> FileLayer:
+    """Arrays of an LSTM that stand in a file and that its config does not tell of."""
+    reason = "the file has an LSTM's arrays there, and the config does not say what they are"
+    return FileLayer(name, "LSTM", None, None, reason, True)
+
+
 REASONS = {
-    "Bidirectional": "Bidirectional layers are not built yet",
+    "Bidirectional": "Bidirectional layers are not read from files yet",
     "CuDNNLSTM": "CuDNNLSTM files are not read yet",
     "RNN": "RNN over LSTMCell is not built yet",
     "TimeDistributed": "TimeDistributed layers are not built yet",
@@ -195,7 +214,7 @@ def left_out(node: Node, error: KerasishError | None = None) -> FileLayer:
         reason = f"{node.kind} is not an LSTM"
     else:
         known = f"an LSTM inside a {node.kind} is not read yet"
-        if not any(c in LSTM_CLASSES for c in _classes(node.config)):
+        if node.foreign or not any(c in LSTM_CLASSES for c in _classes(node.config)):
             known = f"{node.kind} is code of the model's author; if it is an LSTM, pass its arrays "
             known += "to LSTM.set_weights()"
         reason = REASONS.get(node.kind, known)

@@ -21,5 +21,10 @@ def error(actual: np.ndarray, truth: np.ndarray) -> float:
     """The largest absolute difference, relative to max(1, largest |truth|)."""
     if truth.size == 0:
         return 0.0
-    scale = max(1.0, float(np.abs(truth).max()))
-    return float(np.abs(np.asarray(actual, np.float64) - truth).max()) / scale
+    a = np.asarray(actual, np.float64)
+    finite = np.abs(truth[np.isfinite(truth)])
+    scale = max(1.0, float(finite.max())) if finite.size else 1.0
+    with np.errstate(invalid="ignore"):
+        same = (a == truth) | (np.isnan(a) & np.isnan(truth))
+        difference = np.where(same, 0.0, np.abs(a - truth))
+    return float(np.nan_to_num(difference, nan=np.inf, posinf=np.inf).max()) / scale

@@ -48,6 +48,14 @@ def test_what_is_equal_passes_and_the_error_is_relative_to_the_largest_truth() -
     assert assert_parity(small + 1e-8, small, bound=1.1e-8) == pytest.approx(1e-8)
 
 
+def test_the_error_takes_nan_for_nan_and_infinity_for_infinity() -> None:
+    both = np.array([np.nan, np.inf, 1.0])
+    assert error(both, both) == 0.0
+    assert error(np.array([np.nan, np.inf, 1.5]), both) == pytest.approx(0.5)
+    assert error(np.array([0.0, np.inf, 1.0]), both) == np.inf
+    assert error(np.array([np.nan, -np.inf, 1.0]), both) == np.inf
+
+
 def test_infinities_and_nans_must_stand_in_the_same_places() -> None:
     both = np.array([np.nan, np.inf, 1.0])
     assert assert_parity(both, both, bound=1e-9) == 0.0
