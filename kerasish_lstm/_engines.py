@@ -87,6 +87,10 @@ def scan(
 
     The steps are taken apart by one ``unbind``: indexing ``z[t]`` would make the backward
     quadratic in T, since each select's backward fills a whole (B, T, 4U).
+
+    Rows that have ended compute on from zeros, and the result is dropped. So a callable activation
+    with an infinite slope at 0 (a square root, say) makes their gradients NaN; none of Keras's own
+    has one.
     """
     del final_state  # it is at hand anyway
     bias = lstm.bias_ih_l0 + lstm.bias_hh_l0 if lstm.bias else None

@@ -37,6 +37,7 @@ from .parity import bounds, oracle
 main = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich")
 
 NOTEBOOK = Path(__file__).parent / "demo" / "notebook.keras"
+ROWS = 2  # of a batch
 SHOWN = 5  # numbers of a row
 
 
@@ -274,12 +275,13 @@ def _show(console: Console, one: Comparison) -> None:
         f"input {one.shape}, {one.layer.engine} engine[/]"
     )
     for quantity, mine in one.results.items():
-        index = (0,) if mine.ndim == 2 else (0, -1)
-        where = escape(f"{quantity}[{', '.join(map(str, index))}]")
-        console.print(f"  [bold]{where}[/] [dim]of {mine.shape}[/]")
         sources = {"PyTorch": mine, **{s: o[quantity] for s, o in one.others.items()}}
-        for source, array in sources.items():
-            console.print(f"    {escape(source):<13}{_numbers(np.asarray(array)[index])}")
+        for row in range(min(ROWS, len(mine))):
+            index = (row,) if mine.ndim == 2 else (row, -1)
+            where = escape(f"{quantity}[{', '.join(map(str, index))}]")
+            console.print(f"  [bold]{where}[/] [dim]of {mine.shape}[/]")
+            for source, array in sources.items():
+                console.print(f"    {escape(source):<13}{_numbers(np.asarray(array)[index])}")
     for source in one.others:
         colour = "green" if one.difference(source) <= one.bound else "bold red"
         difference = f"[{colour}]{one.difference(source):.1e}[/]"

@@ -110,7 +110,8 @@ def to_keras(module: LSTM[Any], *, backend: Backend = "keras") -> Any:
         backend: ``"keras"`` (Keras 3, whatever its own backend) or ``"tf_keras"`` (Keras 2).
 
     Returns:
-        ``keras.layers.LSTM`` or ``tf_keras.layers.LSTM``.
+        ``keras.layers.LSTM`` or ``tf_keras.layers.LSTM``. ``use_cudnn=True`` becomes ``"auto"``:
+        Keras would refuse to run on a CPU.
 
     Raises:
         ConfigError: another backend; an activation that the backend lacks; a stateful layer without
@@ -130,6 +131,8 @@ def to_keras(module: LSTM[Any], *, backend: Backend = "keras") -> Any:
         )
     keras: Any = __import__(backend)
     values = config.to_keras("3" if backend == "keras" else "2")
+    if values.get("use_cudnn") is True:  # which Keras refuses at the first call without a GPU
+        values["use_cudnn"] = "auto"
     values["trainable"] = module.trainable
     values["dtype"] = str(module.lstm.weight_ih_l0.dtype).removeprefix("torch.")
     if str(config.dtype).startswith("mixed_") and values["dtype"] == "float32":
@@ -242,6 +245,9 @@ def read_layers(
     """The plain LSTM layers of a file, the layers that were left out, and the file itself."""
     file = files.read(path, config)
     renamed = dict(names or {})
+    for new in renamed.values():
+        if not isinstance(new, str):
+            raise ConfigError(f"load_keras: names has the value {new!r}; the new names are texts.")
     layers: dict[str, LSTM[Any]] = {}
     left_out = []
     for layer in file.layers:

@@ -148,9 +148,10 @@ def test_control_characters_of_a_file_do_not_reach_the_terminal(tmp_path: Path) 
 def test_live_keras_stands_beside_the_float64_equations() -> None:
     code, text = run("demo", str(cli.NOTEBOOK))
     assert code == 0, text
-    assert text.count("PyTorch") == text.count("    float64 ") == 15  # output, h and c of five
+    # output, h and c of five layers, two rows each
+    assert text.count("PyTorch") == text.count("    float64 ") == 30
     installed = all(map(cli.importlib.util.find_spec, ("keras", "tensorflow")))
-    assert text.count("    live Keras ") == (15 if installed else 0)
+    assert text.count("    live Keras ") == (30 if installed else 0)
 
 
 @pytest.mark.parametrize(

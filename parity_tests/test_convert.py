@@ -17,8 +17,9 @@ from kerasish_lstm.parity.bounds import FLOAT32_ULPS
 
 from . import keras_side
 from .conftest import REAL_FILES
-from .keras_live import KerasLive
+from .keras_live import ROOT, KerasLive
 
+NOTEBOOK = ROOT / "kerasish_lstm" / "demo" / "notebook.keras"
 LOADED = ("sequential", "many", "nested", "thawed", "cell", "stateful", "half")
 Answers = dict[str, dict[str, Any]]
 Made = tuple[str, Path, Answers]
@@ -215,6 +216,17 @@ def test_what_the_converter_refuses(either: tuple[str, KerasLive]) -> None:
 def test_to_keras_takes_what_the_module_is_now(keras: KerasLive) -> None:
     """Its dtype and whether it is trained, not what they were when it was converted."""
     assert keras.call("keras_side.changed_since") == ("float64", False, "mixed_float16", "float32")
+
+
+def test_a_config_or_names_of_the_wrong_kind_say_so(tmp_path: Path) -> None:
+    path = tmp_path / "any.h5"
+    path.write_bytes(b"")
+    with pytest.raises(ConfigError, match="config is a list; pass a model's config as a dict"):
+        load_keras(path, config=[1])  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"json\.loads"):
+        load_keras(path, config='{"class_name": "Sequential"}')
+    with pytest.raises(ConfigError, match="the value 3"):
+        load_keras(NOTEBOOK, names={"both": 3})  # type: ignore[dict-item]
 
 
 def test_from_keras_needs_no_keras_to_refuse() -> None:

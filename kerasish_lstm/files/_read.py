@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import FileFormatError
+from ..errors import ConfigError, FileFormatError
 from . import _keras3, _legacy
 from ._open import (
     HDF5_MAGIC,
@@ -80,6 +80,13 @@ def read(path: str | Path, config: Mapping[str, Any] | str | Path | None = None)
 def _given_config(config: Mapping[str, Any] | str | Path | None) -> Mapping[str, Any] | None:
     if config is None or isinstance(config, Mapping):
         return config
+    if not isinstance(config, str | Path):
+        raise ConfigError(
+            f"config is a {type(config).__name__}; pass a model's config as a dict, or the path of "
+            "its JSON."
+        )
+    if isinstance(config, str) and config.lstrip().startswith("{"):
+        raise ConfigError("config is the text of a JSON; pass json.loads(it), or a file's path.")
     text = Path(config).read_bytes()
     parsed = parse_json(text, Path(config).name)
     if not isinstance(parsed, Mapping):

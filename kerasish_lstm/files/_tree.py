@@ -95,8 +95,8 @@ def nodes(config: Any, what: str) -> list[Node]:
                 return list(_walk([config], (), True, what))
             raise FileFormatError(
                 f"{what} is of the class {kind!r}, which is code of the model's author: a config "
-                "lists the layers of Sequential and Functional models only. Load its weights file "
-                "(.weights.h5 or .h5) instead."
+                "lists the layers of Sequential and Functional models only. Load a file of its "
+                "weights alone (.weights.h5 or .h5), without a config."
             )
     else:
         inner = config
