@@ -15,11 +15,12 @@ packed to the left, zeros follow after ``lengths``, and the outputs there are ar
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from ._dropout import NO_DROPOUT, DropoutMasks, DropoutPlan
 from ._masks import at_length
 from .activations import Function
 from .config import LSTMConfig
@@ -39,6 +40,25 @@ else:
     TorchLSTM = nn.LSTM
 
 
+class CastLSTM:
+    """An ``nn.LSTM`` as the engines see it, its parameters in another dtype.
+
+    Keras's ``mixed_float16`` and ``mixed_bfloat16`` keep float32 weights and cast them for each
+    call; gradients flow back through the cast.
+    """
+
+    def __init__(self, lstm: TorchLSTM, dtype: torch.dtype) -> None:
+        for name, tensor in (*lstm.named_parameters(), *lstm.named_buffers()):
+            setattr(self, name, tensor.to(dtype))
+        self.bias, self.training = lstm.bias, lstm.training
+        self.input_size, self.hidden_size = lstm.input_size, lstm.hidden_size
+
+    def __call__(self, x: Tensor, hx: tuple[Tensor, Tensor]) -> tuple[Tensor, Any]:
+        itself = cast(TorchLSTM, self)
+        y, h, c = _kernel(itself, x, hx, itself.weight_ih_l0, torch.is_grad_enabled())
+        return y, (h, c)
+
+
 class LSTMState(NamedTuple):
     """The state of an LSTM: h (B, U), its output, and c (B, U), its cell."""
 
@@ -46,8 +66,8 @@ class LSTMState(NamedTuple):
     c: Tensor
 
 
-def why_not_fused(config: LSTMConfig, training: bool) -> str | None:
-    """Why ``nn.LSTM``'s kernels cannot compute this layer, or None where they can.
+def why_not_fused(config: LSTMConfig, dropout: DropoutPlan) -> str | None:
+    """Why ``nn.LSTM``'s kernels cannot compute this layer with these masks, or None where they can.
 
     This one function is the choice of the engine, the text of ``repr`` and the text of the
     error that ``use_cudnn=True`` raises.
@@ -59,19 +79,48 @@ def why_not_fused(config: LSTMConfig, training: bool) -> str | None:
         if value != needed:
             name = value if isinstance(value, str) else getattr(value, "__name__", repr(value))
             return f"{keyword} is {name}, the fused kernels have {needed} alone"
-    if training and config.recurrent_dropout > 0:
+    if dropout.recurrent is not None:
         return "recurrent_dropout > 0 in training changes h between the steps"
+    if dropout.input == "gates":
+        return "implementation=1 in training gives each gate a dropout mask of its own"
     return None
 
 
 def lstm_step(
-    z_x: Tensor, state: LSTMState, recurrent: Tensor, activation: Function, gate: Function
+    z_x: Tensor,
+    state: LSTMState,
+    recurrent: Tensor,
+    activation: Function,
+    gate: Function,
+    dropped: Tensor | None = None,
 ) -> LSTMState:
-    """One step: z_x (B, 4U) is x K + b, recurrent (U, 4U) is R."""
+    """One step: z_x (B, 4U) is x K + b, recurrent (U, 4U) is R.
+
+    dropped multiplies h before R: (B, U), or (4, B, U) by gate.
+    """
     h, c = state
-    i, f, g, o = torch.addmm(z_x, h, recurrent).chunk(4, dim=1)  # each (B, U)
+    if dropped is not None and dropped.ndim == 3:
+        by_gate = recurrent.reshape(len(recurrent), 4, -1).transpose(0, 1)  # (4, U, U)
+        z = z_x + torch.bmm(h * dropped, by_gate).transpose(0, 1).flatten(1)
+    else:
+        z = torch.addmm(z_x, h if dropped is None else h * dropped, recurrent)
+    i, f, g, o = z.chunk(4, dim=1)  # each (B, U)
     c = gate(f) * c + gate(i) * activation(g)
     return LSTMState(gate(o) * activation(c), c)
+
+
+def input_product(lstm: TorchLSTM, x: Tensor, dropped: Tensor | None = None) -> Tensor:
+    """x K + b, (..., 4U), of x (B, ..., F); dropped (4, B, F) multiplies x, another one by gate."""
+    bias = lstm.bias_ih_l0 + lstm.bias_hh_l0 if lstm.bias else None
+    if dropped is None:
+        return nn.functional.linear(x, lstm.weight_ih_l0, bias)
+    masks = dropped.reshape(4, x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
+    products = [
+        nn.functional.linear(x * mask, kernel)
+        for mask, kernel in zip(masks, lstm.weight_ih_l0.chunk(4), strict=True)
+    ]
+    z = torch.cat(products, -1)
+    return z if bias is None else z + bias
 
 
 def scan(
@@ -82,8 +131,9 @@ def scan(
     final_state: bool,
     activation: Function,
     gate: Function,
+    dropout: DropoutMasks = NO_DROPOUT,
 ) -> tuple[Tensor, LSTMState]:
-    """The recurrence as a loop over time, for any activations.
+    """The recurrence as a loop over time, for any activations, with dropout masks inside.
 
     The steps are taken apart by one ``unbind``: indexing ``z[t]`` would make the backward
     quadratic in T, since each select's backward fills a whole (B, T, 4U).
@@ -93,8 +143,7 @@ def scan(
     has one.
     """
     del final_state  # it is at hand anyway
-    bias = lstm.bias_ih_l0 + lstm.bias_hh_l0 if lstm.bias else None
-    z = nn.functional.linear(x, lstm.weight_ih_l0, bias)  # (B, T, 4U)
+    z = input_product(lstm, x, dropout.input)  # (B, T, 4U)
     state = LSTMState(*(s.to(z.dtype) for s in state))
     recurrent = lstm.weight_hh_l0.t()
     active: tuple[Tensor, ...] | None = None
@@ -107,12 +156,12 @@ def scan(
         if t == 1:
             functions = activation, gate
         if active is None:
-            state = lstm_step(z_t, state, recurrent, *functions)
+            state = lstm_step(z_t, state, recurrent, *functions, dropout.recurrent)
         else:
             # Ended rows compute a step from zeros: their own values could overflow by now,
             # and 0 * inf in the backward is NaN.
             begin = LSTMState(*(s.masked_fill(~active[t], 0) for s in state))
-            end = lstm_step(z_t, begin, recurrent, *functions)
+            end = lstm_step(z_t, begin, recurrent, *functions, dropout.recurrent)
             state = LSTMState(
                 *(torch.where(active[t], new, old) for new, old in zip(end, state, strict=True))
             )

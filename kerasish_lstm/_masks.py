@@ -53,6 +53,12 @@ def spread(y: Tensor, mask: Tensor, zero_output_for_mask: bool) -> Tensor:
     return y.gather(1, index).masked_fill(~shown.unsqueeze(-1), 0)
 
 
+def cleared(y: Tensor, lengths: Tensor) -> Tensor:
+    """y (B, T, U) of packed rows with zeros behind their ends."""
+    steps = torch.arange(y.shape[1], device=y.device)
+    return y.masked_fill((steps >= lengths.unsqueeze(1)).unsqueeze(-1), 0)
+
+
 def at_length(y: Tensor, lengths: Tensor) -> Tensor:
     """y (B, T, U) at each row's last step, (B, U); rows of length 0 show their first step."""
     index = (lengths - 1).clamp(min=0).reshape(-1, 1, 1).expand(-1, 1, y.shape[2])

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ._dropout import DropoutMasks
+from ._inputs import Mask
+from ._losses import WithLosses
+from ._recurrent import DType, result_dtype
 from .errors import ConfigError, InputError, WeightMismatch
-from .lstm import LSTM, LazyLSTM, Mask
+from .lazy import LazyLSTM
+from .lstm import LSTM
 
 MergeMode = Literal["concat", "sum", "mul", "ave"] | None
 
@@ -22,7 +28,7 @@ MERGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-class Bidirectional(nn.Module):
+class Bidirectional(WithLosses):
     """Keras's ``Bidirectional`` around an LSTM.
 
         f = forward_layer(x);  b = backward_layer(x), flipped back to time if a sequence
@@ -36,8 +42,12 @@ class Bidirectional(nn.Module):
         backward_layer: the backward layer itself, used as it is; it needs the opposite
             ``go_backwards`` and the same ``return_sequences``, ``return_state`` and ``stateful``.
             Its units may differ.
-        name: as in Keras; the directions are called ``forward_...`` and ``backward_...`` after the
-            layer.
+        weights: Keras 3 takes this keyword and does nothing with it; so does this, with a warning.
+            Call :meth:`set_weights`.
+        activity_regularizer: of the wrapper's results, beside those of the directions.
+        name, trainable: as in Keras; the directions are called ``forward_...`` and
+            ``backward_...`` after the layer.
+        dtype: the dtype or policy to which the output, not the states, is cast.
 
     Shapes: x (B, T, F); output (B, 2U) or (B, T, 2U), with U for the other merges.
 
@@ -60,7 +70,11 @@ class Bidirectional(nn.Module):
         merge_mode: MergeMode = "concat",
         backward_layer: LSTM[Any] | None = None,
         *,
+        weights: Any = None,
+        activity_regularizer: Any = None,
         name: str | None = None,
+        trainable: bool = True,
+        dtype: DType = None,
     ) -> None:
         super().__init__()
         for role, given in (("layer", layer), ("backward_layer", backward_layer)):
@@ -85,12 +99,27 @@ class Bidirectional(nn.Module):
         self.merge_mode = merge_mode
         self.name = name
         self._check_directions()
-        zero = layer.return_sequences
+        zero, engine = layer.return_sequences, layer.config.use_cudnn
         for direction in (self.forward_layer, self.backward_layer):
-            direction.config = direction.config.replace(zero_output_for_mask=zero)
+            direction.config = direction.config.replace(zero_output_for_mask=zero, use_cudnn=engine)
+        self._regularize_activity(activity_regularizer)
+        self.activity_regularizer = activity_regularizer
+        self._result_dtype = result_dtype(dtype, "Bidirectional")
+        if weights is not None:
+            warnings.warn(
+                "Bidirectional: weights= has no effect, as in Keras 3; call set_weights().",
+                stacklevel=2,
+            )
+        if not trainable:
+            self.requires_grad_(False)
 
     def _check_directions(self) -> None:
         forward, backward = self.forward_layer.config, self.backward_layer.config
+        if forward.time_major or backward.time_major:
+            raise ConfigError(
+                "Bidirectional: a layer has time_major=True; give layers that take (B, T, F), and "
+                "transpose the input and the output."
+            )
         if forward.go_backwards == backward.go_backwards:
             raise ConfigError(
                 f"Bidirectional: both directions have go_backwards={forward.go_backwards}; one "
@@ -126,12 +155,15 @@ class Bidirectional(nn.Module):
         initial_state: Sequence[Tensor] | None = None,
         mask: Mask = None,
         training: bool | None = None,
+        *,
+        dropout_masks: Sequence[DropoutMasks | None] | None = None,
     ) -> Any:
         """Run both directions.
 
         Args:
             x, mask, training: as in :meth:`LSTM.forward`.
             initial_state: (h_f, c_f, h_b, c_b), each (B, U) of its direction.
+            dropout_masks: the masks of the forward and of the backward layer.
 
         Returns:
             output; with ``merge_mode=None`` (forward output, backward output); with
@@ -150,17 +182,35 @@ class Bidirectional(nn.Module):
             )
         else:
             states = (initial_state[:2], initial_state[2:])
-        forward, *forward_state = _listed(self.forward_layer(x, states[0], mask, training))
-        backward, *backward_state = _listed(self.backward_layer(x, states[1], mask, training))
+        if dropout_masks is not None and (
+            not isinstance(dropout_masks, list | tuple)
+            or isinstance(dropout_masks, DropoutMasks)
+            or len(dropout_masks) != 2
+        ):
+            raise InputError(
+                "Bidirectional: dropout_masks must be a pair, a DropoutMasks (or None) for the "
+                "forward and one for the backward layer."
+            )
+        masks = dropout_masks or (None, None)
+        results = [
+            _listed(layer(x, state, mask, training, dropout_masks=dropped))
+            for layer, state, dropped in zip(
+                (self.forward_layer, self.backward_layer), states, masks, strict=True
+            )
+        ]
+        (forward, *forward_state), (backward, *backward_state) = results
+        forward, backward = (y.to(self._result_dtype) for y in (forward, backward))
         if self.return_sequences:
             backward = backward.flip(1)
         if self.merge_mode is None:
             outputs: tuple[Tensor, ...] = (forward, backward)
         else:
             outputs = (self._merged(forward, backward),)
+        result: Any = outputs[0]
         if self.return_state or self.merge_mode is None:
-            return (*outputs, *forward_state, *backward_state)
-        return outputs[0]
+            result = (*outputs, *forward_state, *backward_state)
+        self._record_activity(result)
+        return result
 
     def _merged(self, forward: Tensor, backward: Tensor) -> Tensor:
         assert self.merge_mode is not None
@@ -222,12 +272,13 @@ def _fresh(layer: LSTM[Any], direction: str, *, go_backwards: bool) -> LSTM[Any]
     weight = layer.lstm.weight_hh_l0
     if isinstance(layer, LazyLSTM):
         options = {k: v for k, v in vars(config).items() if k not in ("units", "dtype")}
-        return LazyLSTM(config.units, **options, device=weight.device, dtype=weight.dtype)
-    fresh = LSTM.from_lstm_config(
+        dtype = config.dtype or weight.dtype
+        return LazyLSTM(config.units, **options, device=weight.device, dtype=dtype)
+    fresh: LSTM[Any] = LSTM.from_lstm_config(
         layer.input_size, config, device=weight.device, dtype=weight.dtype
     )
     fresh.train(layer.training)
-    if not config.unbuilt_initializers():
+    if not fresh._authors:
         fresh.reset_parameters()
     return fresh
 

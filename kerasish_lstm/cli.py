@@ -172,7 +172,7 @@ def _file(
             return_state=True,
         )  # fmt: skip
         dtype = stored.lstm.weight_ih_l0.dtype
-        layer = LSTM.from_lstm_config(stored.input_size, config, dtype=dtype).eval()
+        layer: LSTM[Any] = LSTM.from_lstm_config(stored.input_size, config, dtype=dtype).eval()
         layer.load_state_dict(stored.state_dict())
         x = rng.uniform(-1, 1, (batch, steps, layer.input_size)).astype(np.float32)
         truth = _truth(layer, x)

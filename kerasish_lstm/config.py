@@ -16,11 +16,12 @@ import math
 import numbers
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from .errors import ConfigError, NotBuiltError
 
 Activation = str | Callable[..., Any]
+DropoutStyle = Literal["keras", "keras_3.0", "tf_keras", "keras_2"]
 
 # Entries of configs of other versions that change nothing here, each with the reason.
 _IGNORED = {
@@ -36,23 +37,18 @@ _IGNORED = {
     "quantization_config": "Keras cannot quantize an LSTM",
 }
 
-# The value of each keyword that needs nothing beyond this version of the package.
-_BUILT: dict[str, tuple[Any, ...]] = {
-    "dropout": (0.0,),
-    "recurrent_dropout": (0.0,),
-    "kernel_regularizer": (None,),
-    "recurrent_regularizer": (None,),
-    "bias_regularizer": (None,),
-    "activity_regularizer": (None,),
-    "kernel_constraint": (None,),
-    "recurrent_constraint": (None,),
-    "bias_constraint": (None,),
-}
-_BUILT_INITIALIZERS: dict[str, tuple[str | None, ...]] = {
-    # Keras falls back to glorot_uniform for None, in both kernels.
-    "kernel_initializer": ("glorot_uniform", "GlorotUniform", None),
+# The keywords that hold an object of Keras's, and the names of their defaults in any version.
+OBJECTS: dict[str, tuple[str, ...]] = {
+    "kernel_initializer": ("glorot_uniform", "GlorotUniform"),
     "recurrent_initializer": ("orthogonal", "Orthogonal"),
     "bias_initializer": ("zeros", "Zeros"),
+    "kernel_regularizer": (),
+    "recurrent_regularizer": (),
+    "bias_regularizer": (),
+    "activity_regularizer": (),
+    "kernel_constraint": (),
+    "recurrent_constraint": (),
+    "bias_constraint": (),
 }
 
 # What convert.to_keras calls the hard_sigmoid of the other generation, in that Keras's configs.
@@ -68,6 +64,7 @@ _FLAGS = (
     "unroll",
     "zero_output_for_mask",
     "trainable",
+    "time_major",
 )
 
 
@@ -117,6 +114,8 @@ class LSTMConfig:
     name: str | None = None
     trainable: bool = True
     dtype: str | None = None
+    time_major: bool = False
+    dropout_style: DropoutStyle = "keras"
 
     def __post_init__(self) -> None:
         def fix(field: str, value: Any) -> None:
@@ -162,6 +161,11 @@ class LSTMConfig:
             raise ConfigError(
                 f"LSTM: implementation={self.implementation!r} is not possible; pass 1 or 2."
             )
+        if self.dropout_style not in get_args(DropoutStyle):
+            raise ConfigError(
+                f"LSTM: dropout_style={self.dropout_style!r} is not possible; allowed are "
+                f"{', '.join(map(repr, get_args(DropoutStyle)))}: see kerasish_lstm.DropoutMasks."
+            )
         if self.seed is not None and (
             isinstance(self.seed, bool) or not isinstance(self.seed, numbers.Integral)
         ):
@@ -174,25 +178,6 @@ class LSTMConfig:
     def replace(self, **changes: Any) -> LSTMConfig:
         """A copy with some keywords changed, checked as at construction."""
         return dataclasses.replace(self, **changes)
-
-    def unbuilt(self) -> dict[str, Any]:
-        """The keywords set to something that matters in training and is not built yet."""
-        return {k: v for k in _BUILT if (v := getattr(self, k)) not in _BUILT[k]}
-
-    def unbuilt_initializers(self) -> dict[str, Any]:
-        """The initializers other than Keras's defaults, which are not built yet."""
-        found = {}
-        for field, built in _BUILT_INITIALIZERS.items():
-            value = getattr(self, field)
-            name, arguments = value, {}
-            if isinstance(value, Mapping):  # {"class_name": "Orthogonal", "config": {...}}
-                name, arguments = value.get("class_name"), dict(value.get("config") or {})
-            arguments = {k: v for k, v in arguments.items() if v is not None and k != "dtype"}
-            if field == "recurrent_initializer" and arguments.get("gain") == 1.0:
-                del arguments["gain"]
-            if name not in built or arguments:
-                found[field] = value
-        return found
 
     @classmethod
     def from_keras(cls, config: Mapping[str, Any], version: str) -> LSTMConfig:
@@ -250,9 +235,9 @@ class LSTMConfig:
                 )
             elif value == "hard_sigmoid" and keras_generation(version) < 3:
                 values[field] = "hard_sigmoid_v2"
-        for field in (*_BUILT, *_BUILT_INITIALIZERS):
+        for field, defaults in OBJECTS.items():
             if isinstance(values.get(field), Mapping):
-                values[field] = _short(values[field], _BUILT_INITIALIZERS.get(field, ()))
+                values[field] = _short(values[field], defaults)
         values["dtype"] = _policy_name(values.get("dtype"))
         if isinstance(values.get("name"), str):  # Keras 2 allows what Keras 3 does not
             values["name"] = values["name"].replace("/", "_")
@@ -273,6 +258,14 @@ class LSTMConfig:
         if keras_generation(version) < 3:
             for field in ("seed", "use_cudnn"):
                 del values[field]
+        elif self.time_major:
+            raise ConfigError(
+                f"LSTM {self.name!r}: Keras 3 has no time_major=True. Build it with False, and "
+                "transpose the input and the output."
+            )
+        else:
+            del values["time_major"]
+        del values["dropout_style"]  # each Keras has its own
         return {k: v for k, v in values.items() if v is not None or k.endswith("_initializer")}
 
 

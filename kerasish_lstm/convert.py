@@ -97,7 +97,7 @@ def _layer(config: LSTMConfig, weights: LSTMWeights, source: str) -> LSTM[Any]:
         )
     if not isinstance(config.activation, str) or not isinstance(config.recurrent_activation, str):
         raise ConfigError(f"the LSTM {source} has an activation that is no name.")
-    layer = LSTM.from_lstm_config(kernel.shape[0], config, dtype=dtype)
+    layer: LSTM[Any] = LSTM.from_lstm_config(kernel.shape[0], config, dtype=dtype)
     layer._load(weights, source=source)
     return layer
 

@@ -69,8 +69,7 @@ def test_the_config_of_a_file_is_that_of_its_version(made: Made) -> None:
     assert layers["alpha"].config.recurrent_activation == gate
     assert layers["alpha"].config.go_backwards and not layers["zeta"].config.go_backwards
     assert layers["zeta"].config.dropout == 0.2
-    with pytest.raises(NotBuiltError, match=r"dropout=0\.2"):
-        layers["zeta"].train()(torch.zeros(1, 7, 4))
+    layers["zeta"].train()(torch.zeros(1, 7, 4))
     stateful = load_keras(folder / "stateful.h5")
     (layer,) = stateful.values()
     assert layer.stateful and layer.states is None

@@ -18,16 +18,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kerasish_lstm import ACTIVATIONS, LSTM, LazyLSTM, LSTMConfig, activations
+from kerasish_lstm import ACTIVATIONS, LSTM, LazyLSTM, LSTMCell, LSTMConfig, activations
+from kerasish_lstm._options import LSTMOptions
 from kerasish_lstm.errors import (
     ConfigError,
     EngineError,
     InputError,
     KerasishError,
-    NotBuiltError,
     WeightMismatch,
 )
-from kerasish_lstm.lstm import LSTMOptions
 from kerasish_lstm.parity import assert_parity, oracle
 from kerasish_lstm.parity.bounds import FLOAT64
 
@@ -344,43 +343,39 @@ def test_torch_s_own_functions_are_known_by_name(callables: tuple[Any, Any]) -> 
     assert layer.engine == "fused"
 
 
-# What is not built yet
+# Code of the model's author, which a file's config names
 
-UNBUILT: list[tuple[str, Any]] = [
-    ("dropout", 0.5),
-    ("recurrent_dropout", 0.25),
-    ("kernel_regularizer", "l2"),
-    ("recurrent_regularizer", "l1"),
-    ("bias_regularizer", "l1_l2"),
-    ("activity_regularizer", "l2"),
-    ("kernel_constraint", "non_neg"),
-    ("recurrent_constraint", "max_norm"),
-    ("bias_constraint", "unit_norm"),
-]
-UNBUILT_INITIALIZERS: list[tuple[str, Any]] = [
-    ("kernel_initializer", "he_normal"),
-    ("recurrent_initializer", "identity"),
-    ("bias_initializer", "ones"),
-    ("kernel_initializer", {"class_name": "GlorotUniform", "config": {"seed": 5}}),
-    ("recurrent_initializer", {"class_name": "Orthogonal", "config": {"gain": 2.0}}),
-    ("recurrent_initializer", torch.nn.init.eye_),
+AUTHORS = {"module": "their_model", "class_name": "Own", "config": {}, "registered_name": "x>Own"}
+MATTERS_IN_TRAINING = [
+    "kernel_regularizer",
+    "recurrent_regularizer",
+    "bias_regularizer",
+    "activity_regularizer",
+    "kernel_constraint",
+    "recurrent_constraint",
+    "bias_constraint",
+    "kernel_initializer",
+    "recurrent_initializer",
+    "bias_initializer",
 ]
 
 
-def test_every_keyword_that_is_not_built_is_tried() -> None:
-    free = {"units", "activation", "recurrent_activation", "seed", "name", "dtype"}
-    free |= {f.name for f in dataclasses.fields(LSTMConfig) if "bool" in str(f.type)}
-    tried = {keyword for keyword, _ in UNBUILT + UNBUILT_INITIALIZERS}
-    every = {f.name for f in dataclasses.fields(LSTMConfig)}
-    assert tried == every - free - {"implementation"}
+@pytest.mark.parametrize("keyword", MATTERS_IN_TRAINING)
+def test_an_author_s_object_is_refused_by_the_constructor(keyword: str) -> None:
+    builders: list[Any] = [functools.partial(LSTM, F), LazyLSTM]
+    if keyword != "activity_regularizer":
+        builders.append(functools.partial(LSTMCell, F))
+    for build in builders:
+        with pytest.raises(ConfigError) as caught:
+            build(U, **{keyword: AUTHORS})
+        assert_says(caught.value, keyword, "code of the model's author", "callable")
 
 
-@pytest.mark.parametrize(("keyword", "value"), UNBUILT + UNBUILT_INITIALIZERS, ids=shown)
-def test_what_is_not_built_is_refused_and_never_ignored(keyword: str, value: Any) -> None:
-    for build in (functools.partial(LSTM, F), LazyLSTM):
-        with pytest.raises(NotBuiltError) as caught:
-            build(U, **{keyword: value})
-        assert_says(caught.value, "not built yet", f"{keyword}={value!r}", "defaults")
+@pytest.mark.parametrize("keyword", MATTERS_IN_TRAINING)
+def test_an_unknown_name_is_refused_by_the_constructor(keyword: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        LSTM(F, U, **{keyword: "nope"})
+    assert_says(caught.value, f"{keyword}='nope'", "Known are", "callable")
 
 
 @pytest.mark.parametrize(
@@ -398,28 +393,28 @@ def test_keras_s_defaults_in_other_words_are_accepted(keywords: dict[str, Any]) 
     assert LSTM(F, U, **keywords)(X).shape == (B, U)
 
 
-@pytest.mark.parametrize(("keyword", "value"), UNBUILT, ids=shown)
-def test_a_config_from_a_file_infers_and_refuses_to_train(keyword: str, value: Any) -> None:
-    layer = LSTM.from_lstm_config(F, LSTMConfig(U, **{keyword: value}), dtype=torch.float64)
+@pytest.mark.parametrize("keyword", MATTERS_IN_TRAINING)
+def test_an_author_s_object_from_a_file_infers_and_refuses_to_train(keyword: str) -> None:
+    layer = LSTM.from_lstm_config(F, LSTMConfig(U, **{keyword: AUTHORS}), dtype=torch.float64)
     reference, x = layer_of(), batch()
     layer.set_weights(reference.get_weights())
     refused = [lambda: layer.train()(x), lambda: layer.eval()(x, training=True)]
     for call in refused:
-        with pytest.raises(NotBuiltError) as caught:
+        with pytest.raises(ConfigError) as caught:
             call()
-        assert_says(caught.value, LABEL, f"{keyword}={value!r}", "layer.eval()", "training=False")
+        assert_says(caught.value, LABEL, keyword, "layer.eval()", "training=False")
     assert torch.equal(layer.eval()(x), reference(x))
     assert torch.equal(layer.train()(x, training=False), reference(x))
 
 
-@pytest.mark.parametrize(("keyword", "value"), UNBUILT_INITIALIZERS, ids=shown)
-def test_a_config_from_a_file_refuses_to_reinitialize(keyword: str, value: Any) -> None:
-    layer = LSTM.from_lstm_config(F, LSTMConfig(U, **{keyword: value}))
+@pytest.mark.parametrize("keyword", [k for k in MATTERS_IN_TRAINING if "initializer" in k])
+def test_an_author_s_initializer_from_a_file_refuses_to_reinitialize(keyword: str) -> None:
+    layer = LSTM.from_lstm_config(F, LSTMConfig(U, **{keyword: AUTHORS}))
     layer.set_weights(LSTM(F, U).get_weights())
     before = layer.get_weights()
-    with pytest.raises(NotBuiltError) as caught:
+    with pytest.raises(ConfigError) as caught:
         layer.reset_parameters()
-    assert_says(caught.value, LABEL, keyword, "Load weights instead")
+    assert_says(caught.value, LABEL, keyword, "cannot be initialized")
     assert all(np.array_equal(a, b) for a, b in zip(layer.get_weights(), before, strict=True))
 
 
@@ -497,7 +492,7 @@ def test_use_cudnn_false_never_runs_torch_s_lstm(
 def test_the_default_activations_never_run_the_scan(
     call: dict[str, bool], use_cudnn: Any, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kerasish_lstm.lstm.scan", refuse)
+    monkeypatch.setattr("kerasish_lstm._recurrent.scan", refuse)
     monkeypatch.setattr("kerasish_lstm._engines.lstm_step", refuse)
     options = {k: call[k] for k in ("return_state", "stateful")}
     run(layer_of(use_cudnn=use_cudnn, **options), call, device)
@@ -562,7 +557,6 @@ def test_a_bias_for_a_layer_without_one_is_refused() -> None:
     ("call", "builtin"),
     [
         (lambda: LSTM(F, 0), ValueError),
-        (lambda: LSTM(F, U, dropout=0.5), NotImplementedError),
         (lambda: LSTM(F, U)(X[0]), ValueError),
         (lambda: LSTM(F, U, use_cudnn=True, activation="relu")(X), RuntimeError),
         (lambda: LSTM(F, U).set_weights([]), ValueError),
@@ -644,9 +638,11 @@ def test_every_keyword_reaches_the_config() -> None:
         "bias_initializer": "Zeros", "unit_forget_bias": False, "seed": 5, "name": "encoder",
         "return_sequences": True, "return_state": True, "go_backwards": True, "stateful": True,
         "unroll": True, "use_cudnn": False, "implementation": 1, "zero_output_for_mask": True,
-        "trainable": False,
+        "trainable": False, "dropout": 0.5, "recurrent_dropout": 0.25, "dropout_style": "keras_2",
+        "time_major": True, "kernel_regularizer": "l2", "recurrent_regularizer": "l1",
+        "bias_regularizer": "l1_l2", "activity_regularizer": "l2", "kernel_constraint": "non_neg",
+        "recurrent_constraint": "max_norm", "bias_constraint": "unit_norm",
     }  # fmt: skip
-    unreachable = {"dtype", "device", *(keyword for keyword, _ in UNBUILT)}
-    assert set(other) == set(defaults(LSTM.__init__)) - unreachable
+    assert set(other) == set(defaults(LSTM.__init__)) - {"dtype", "device"}
     config = LSTM(F, U, **other).config
     assert {k: getattr(config, k) for k in other} == other

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from kerasish_lstm import LSTM, LazyLSTM
-from kerasish_lstm.errors import ConfigError, InputError, NotBuiltError
+from kerasish_lstm.errors import ConfigError, InputError
 
 B, T, F, U = 5, 7, 3, 11
 
@@ -154,8 +154,8 @@ def test_keywords_are_checked_at_construction() -> None:
         LazyLSTM(0)
     with pytest.raises(ConfigError, match="did you mean 'tanh'"):
         LazyLSTM(U, activation="tanhh")
-    with pytest.raises(NotBuiltError, match=r"dropout=0\.5"):
-        LazyLSTM(U, dropout=0.5)
+    with pytest.raises(ConfigError, match="dropout='half'"):
+        LazyLSTM(U, dropout="half")
     with pytest.raises(TypeError, match="use_cuddn"):
         LazyLSTM(U, use_cuddn=True)
 

@@ -71,7 +71,7 @@ def mask_given_to_one_direction(patch: Patch) -> None:
     def half(self: Any, x: Any, state: Any, mask: Any) -> Any:
         x = x.masked_fill(x.isnan(), 0.0)
         layer = self.backward_layer.forward
-        self.backward_layer.forward = lambda x, state, mask, training: layer(x, state)
+        self.backward_layer.forward = lambda x, state, *_, **__: layer(x, state)
         return forward(self, x, state, mask)
 
     patch.setattr(Bidirectional, "forward", half)

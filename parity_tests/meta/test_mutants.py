@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from kerasish_lstm import _engines, _masks, activations, lstm, weights
+from kerasish_lstm import _engines, _masks, _recurrent, activations, lstm, weights
 from kerasish_lstm.errors import ParityError
 
 from ..cases import Case
@@ -56,25 +56,25 @@ def missing_transpose(patch: Patch) -> None:
 
 
 def doubled_bias(patch: Patch) -> None:
-    load = lstm.LSTM._load
+    load = _recurrent.Recurrent._load
 
     def twice(self: Any, *args: Any, **kwargs: Any) -> None:
         load(self, *args, **kwargs)
         if self.config.use_bias:
             self.lstm.bias_hh_l0.copy_(self.lstm.bias_ih_l0.detach())
 
-    patch.setattr(lstm.LSTM, "_load", twice)
+    patch.setattr(_recurrent.Recurrent, "_load", twice)
 
 
 def h_and_c_swapped(patch: Patch) -> None:
     for name in ("fused", "scan"):
-        engine = getattr(lstm, name)
+        engine = getattr(_recurrent, name)
 
         def swapped(*args: Any, engine: Any = engine) -> Any:
             y, (h, c) = engine(*args)
             return y, _engines.LSTMState(c, h)
 
-        patch.setattr(lstm, name, swapped)
+        patch.setattr(_recurrent, name, swapped)
 
 
 def initial_h_and_c_swapped(patch: Patch) -> None:
@@ -83,19 +83,14 @@ def initial_h_and_c_swapped(patch: Patch) -> None:
 
 
 def mask_shifted(patch: Patch) -> None:
-    as_mask = lstm.LSTM._as_mask
-    patch.setattr(lstm.LSTM, "_as_mask", lambda *args: as_mask(*args).roll(1, 1))
+    as_mask = lstm.as_mask
+    patch.setattr(lstm, "as_mask", lambda *args: as_mask(*args).roll(1, 1))
 
 
 def mask_not_reversed(patch: Patch) -> None:
     """Undo the flip of the mask alone, by flipping it before."""
-    as_mask = lstm.LSTM._as_mask
-
-    def flipped(self: Any, *args: Any) -> Any:
-        mask = as_mask(self, *args)
-        return mask.flip(1) if self.config.go_backwards else mask
-
-    patch.setattr(lstm.LSTM, "_as_mask", flipped)
+    as_mask = lstm.as_mask
+    patch.setattr(lstm, "as_mask", lambda *args: as_mask(*args).flip(1))
 
 
 def sequence_not_in_processing_order(patch: Patch) -> None:
@@ -119,7 +114,7 @@ def final_state_of_the_last_step(patch: Patch) -> None:
     def careless(lstm_: Any, x: Any, state: Any, lengths: Any, final_state: bool) -> Any:
         return _engines.fused(lstm_, x, state, None, final_state)
 
-    patch.setattr(lstm, "fused", careless)
+    patch.setattr(_recurrent, "fused", careless)
 
 
 def hard_sigmoid_of_the_other_version(patch: Patch) -> None:
@@ -165,7 +160,7 @@ def zero_output_for_mask_ignored(patch: Patch) -> None:
 
 
 def forget_gate_on_the_candidate(patch: Patch) -> None:
-    def step(z: Any, state: Any, recurrent: Any, activation: Any, gate: Any) -> Any:
+    def step(z: Any, state: Any, recurrent: Any, activation: Any, gate: Any, _: Any) -> Any:
         h, c = state
         i, f, g, o = torch.addmm(z, h, recurrent).chunk(4, dim=1)
         c = gate(i) * c + gate(f) * activation(g)

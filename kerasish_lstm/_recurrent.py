@@ -1,0 +1,489 @@
+"""What a layer and a cell share: the parameters of one LSTM, as Keras makes and treats them.
+
+They are built, initialized, read and written in Keras's layout, regularized, constrained, and
+dropped out here; the recurrence is in ``_engines``, the layer's call in ``lstm``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Self, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils.hooks import RemovableHandle
+
+from . import activations, constraints, initializers, regularizers
+from ._dropout import NO_DROPOUT, DropoutMasks, DropoutPlan, on_input, prepared
+from ._engines import CastLSTM, LSTMState, TorchLSTM, fused, scan, why_not_fused
+from ._losses import WithLosses
+from .config import LSTMConfig
+from .errors import ConfigError, InputError, WeightMismatch
+from .weights import LSTMWeights, relayout
+
+Device = torch.device | str | int | None
+DType = torch.dtype | str | None
+
+DTYPES: dict[str, torch.dtype] = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+    "float64": torch.float64,
+}
+# The dtype in which Keras's mixed policies compute; their parameters are float32.
+MIXED: dict[str, torch.dtype] = {
+    "mixed_float16": torch.float16,
+    "mixed_bfloat16": torch.bfloat16,
+}
+_ROLES = ("kernel", "recurrent", "bias")
+
+
+class Recurrent(WithLosses):
+    """One ``nn.LSTM``'s parameters, in :attr:`lstm`, with the config that governs them.
+
+    The second bias, ``bias_hh_l0``, is a buffer of zeros: Keras trains one bias.
+    """
+
+    lstm: TorchLSTM
+    config: LSTMConfig
+    _kind: ClassVar[str] = "LSTM"  # what messages call it
+
+    # Building
+
+    @classmethod
+    def from_lstm_config(
+        cls, input_size: int, config: LSTMConfig, *, device: Device = None, dtype: DType = None
+    ) -> Self:
+        """One for a config that a file or a live Keras layer gave, its weights all zero.
+
+        Unlike the constructor it takes an initializer, a regularizer or a constraint that is code
+        of the model's author: it stays in :attr:`config`, does not stop inference, and raises at a
+        call in training mode.
+        """
+        self = cls.__new__(cls)
+        self._build(input_size, config, device, dtype, of_a_file=True)
+        with torch.no_grad():
+            for tensor in self.lstm.state_dict().values():
+                tensor.zero_()
+        return self
+
+    def _build(
+        self,
+        input_size: int,
+        config: LSTMConfig,
+        device: Device,
+        dtype: DType,
+        *,
+        of_a_file: bool = False,
+    ) -> None:
+        super().__init__()
+        if isinstance(input_size, bool) or not isinstance(input_size, int | np.integer):
+            raise ConfigError(
+                f"{self._kind}: input_size={input_size!r} must be a positive integer."
+            )
+        if input_size < 1:
+            raise ConfigError(
+                f"{self._kind}: input_size={input_size} is not possible: torch.nn.LSTM takes one "
+                "feature or more. For a layer without input give one feature that is always 0."
+            )
+        stored, policy = _stored_dtype(dtype, config.dtype, self._kind)
+        self.config = config.replace(
+            activation=activations.canonical(config.activation, "activation"),
+            recurrent_activation=activations.canonical(
+                config.recurrent_activation, "recurrent_activation"
+            ),
+            dtype=policy,
+        )
+        self._take_objects(of_a_file)
+        self.lstm = _only_one_bias(
+            nn.LSTM(
+                int(input_size),
+                config.units,
+                bias=config.use_bias,
+                batch_first=True,
+                device="meta",  # so that torch's own initialization costs nothing
+                dtype=stored,
+            )
+        )
+        self.lstm.to_empty(device=torch.get_default_device() if device is None else device)
+        self._activation = activations.function(self.config.activation)
+        self._recurrent_activation = activations.function(self.config.recurrent_activation)
+        self._generator: torch.Generator | None = None
+        self._learn_hook: RemovableHandle | None = None  # of a lazy one
+        self.register_load_state_dict_pre_hook(_take_plain_keys)  # type: ignore[no-untyped-call]
+        self.lstm.register_load_state_dict_pre_hook(_fold_biases)  # type: ignore[no-untyped-call]
+        self.trainable = config.trainable
+
+    def _take_objects(self, of_a_file: bool) -> None:
+        """The config's initializers, regularizers and constraints as functions on tensors."""
+        self._initializers: dict[str, Callable[..., Tensor] | None] = {}
+        self._regularizers: dict[str, Callable[[Tensor], Tensor] | None] = {}
+        self._constraints: dict[str, Callable[[Tensor], Tensor] | None] = {}
+        self._authors: dict[str, ConfigError] = {}  # code of the model's author, by keyword
+        self._regularize_activity(None)
+
+        def take(keyword: str, get: Callable[[Any, str], Any]) -> Any:
+            try:
+                return get(getattr(self.config, keyword), keyword)
+            except ConfigError as error:
+                if not of_a_file:
+                    raise
+                self._authors[keyword] = error
+                return None
+
+        for role in _ROLES:
+            for kind, get, table in (
+                ("initializer", initializers.get, self._initializers),
+                ("regularizer", regularizers.get, self._regularizers),
+                ("constraint", constraints.get, self._constraints),
+            ):
+                table[role] = take(f"{role}_{kind}", get)
+        activity = take("activity_regularizer", regularizers.get)
+        self._regularize_activity(activity)
+
+    def reset_parameters(self) -> None:
+        """Initialize the weights as the config says, and the second bias as zero.
+
+        A layer that comes from ``to_empty()`` is whole after this call. Draws come from torch's
+        global generator, unless an initializer has a seed.
+
+        Raises:
+            ConfigError: an initializer of a file that is code of the model's author.
+        """
+        for role in _ROLES:
+            if f"{role}_initializer" in self._authors:
+                raise ConfigError(
+                    f"{self._label} cannot be initialized: {self._authors[f'{role}_initializer']}"
+                )
+        if self.lstm.weight_hh_l0.is_meta:
+            return
+        if not is_lazy(self.lstm.weight_ih_l0):
+            self._reset_kernel()
+        self._reset("recurrent", self.lstm.weight_hh_l0)
+        if self.config.use_bias:
+            bias, unit_forget_bias = self.lstm.bias_ih_l0, self.config.unit_forget_bias
+            initializer = self._initializers["bias"]
+            with torch.no_grad():
+                bias.copy_(initializers.bias(initializer, self.units, unit_forget_bias, bias.dtype))
+                self.lstm.bias_hh_l0.zero_()
+
+    def _reset_kernel(self) -> None:
+        self._reset("kernel", self.lstm.weight_ih_l0)
+
+    def _reset(self, role: str, weight: Tensor) -> None:
+        shape = (weight.shape[1], weight.shape[0])  # Keras's axes
+        initializer, keyword = self._initializers[role], f"{role}_initializer"
+        with torch.no_grad():
+            weight.copy_(initializers.initial(initializer, shape, weight.dtype, keyword).t())
+
+    # What it is
+
+    @property
+    def input_size(self) -> int:
+        """F, or 0 while a lazy one has not learnt it."""
+        return 0 if is_lazy(self.lstm.weight_ih_l0) else int(self.lstm.weight_ih_l0.shape[1])
+
+    @property
+    def units(self) -> int:
+        return self.config.units
+
+    @property
+    def name(self) -> str | None:
+        return self.config.name
+
+    @property
+    def trainable(self) -> bool:
+        """Whether any parameter takes a gradient; setting it sets all of them."""
+        return any(p.requires_grad for p in self.lstm.parameters())
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self.lstm.requires_grad_(bool(value))
+
+    def count_params(self) -> int:
+        """The number of weights as Keras's ``summary()`` counts them: 4U(F + U + 1)."""
+        return sum(p.numel() for p in self.lstm.parameters())
+
+    @property
+    def _label(self) -> str:
+        """What error messages call this one."""
+        own = f"{self._kind}(input_size={self.input_size}, units={self.units})"
+        return f"{own} {self.name!r}" if self.name else own
+
+    def extra_repr(self) -> str:
+        default = LSTMConfig(self.units)
+        parts = [str(self.input_size), str(self.units)]
+        for field, value in vars(self.config).items():
+            if field not in ("units", "dtype") and value != getattr(default, field):
+                shown = getattr(value, "__name__", repr(value)) if callable(value) else repr(value)
+                parts.append(f"{field}={shown}")
+        return ", ".join(parts)
+
+    # Weights in Keras's layout
+
+    @property
+    def kernel(self) -> Tensor:
+        """K (F, 4U), gates i f g o: a view of ``lstm.weight_ih_l0``."""
+        return self.lstm.weight_ih_l0.t()
+
+    @property
+    def recurrent_kernel(self) -> Tensor:
+        """R (U, 4U), gates i f g o: a view of ``lstm.weight_hh_l0``."""
+        return self.lstm.weight_hh_l0.t()
+
+    @property
+    def bias(self) -> Tensor | None:
+        """b (4U,), gates i f g o: ``lstm.bias_ih_l0``, or None."""
+        return self.lstm.bias_ih_l0.view(-1) if self.config.use_bias else None
+
+    def get_weights(self) -> list[np.ndarray]:
+        """[kernel (F, 4U), recurrent_kernel (U, 4U), bias (4U,)] as Keras gives them.
+
+        Copies, in the parameters' dtype; bfloat16, which NumPy lacks, comes as float32 (exact).
+        """
+        tensors = [self.lstm.weight_ih_l0, self.lstm.weight_hh_l0]
+        if self.config.use_bias:
+            tensors += [self.lstm.bias_ih_l0, self.lstm.bias_hh_l0]
+        arrays = []
+        for tensor in tensors:
+            t = tensor.detach().cpu()
+            arrays.append((t.float() if t.dtype == torch.bfloat16 else t).numpy())
+        return list(relayout(arrays, "torch", "keras"))
+
+    def set_weights(self, weights: Sequence[np.ndarray] | LSTMWeights) -> None:
+        """Take [kernel, recurrent_kernel, bias] in Keras's layout and order.
+
+        Args:
+            weights: as :meth:`get_weights` gives them; leave the bias out where there is none.
+                They are cast to the parameters' dtype, as in Keras.
+
+        Raises:
+            WeightMismatch: a wrong number, shape or dtype. Nothing has been written then.
+        """
+        self._load(weights, source="set_weights()")
+
+    def _load(self, weights: Sequence[np.ndarray] | LSTMWeights, source: str) -> None:
+        given = [w for w in weights if w is not None]
+        self._check_shapes([np.shape(w) for w in given], source)
+        arrays = relayout(given, "keras", "torch")
+        targets = [self.lstm.weight_ih_l0, self.lstm.weight_hh_l0]
+        if self.config.use_bias:
+            targets += [self.lstm.bias_ih_l0, self.lstm.bias_hh_l0]
+        with torch.no_grad():
+            for target, array in zip(targets, arrays, strict=True):
+                bfloat16 = array.dtype.name == "bfloat16"  # which torch cannot take from NumPy
+                native = np.float32 if bfloat16 else array.dtype.newbyteorder("=")
+                target.copy_(torch.from_numpy(array.astype(native, copy=False)))
+
+    def _check_shapes(self, found: list[tuple[int, ...]], source: str) -> None:
+        names = ("kernel", "recurrent_kernel", "bias")
+        want: list[tuple[int, ...]] = [
+            (self.input_size, 4 * self.units),
+            (self.units, 4 * self.units),
+            (4 * self.units,),
+        ][: 3 if self.config.use_bias else 2]
+        if found == want:
+            return
+        lines = [f"cannot load {source} into {self._label}:"]
+        for i in range(max(len(found), len(want))):
+            left = str(found[i]) if i < len(found) else "-"
+            right = str(want[i]) if i < len(want) else "-"
+            mark = "" if left == right else "   <- differs"
+            label = names[i] if i < 3 else f"array {i}"
+            lines.append(f"  {label:<17} given {left:<14} layer {right}{mark}")
+        if len(found) != len(want):
+            lines.append(
+                f"{len(found)} arrays were given, the layer has {len(want)} "
+                f"(use_bias={self.config.use_bias})."
+            )
+        elif found[0][1:] == want[0][1:] and found[1:] == want[1:]:
+            lines.append(
+                f"The arrays take {found[0][0]} features: build {self._kind}({found[0][0]}, "
+                f"{self.units})."
+            )
+        elif found[0][-1:] == (3 * self.units,):
+            lines.append("Three gates a unit: these look like the weights of a GRU.")
+        raise WeightMismatch("\n".join(lines))
+
+    # Training
+
+    def _weights_by_role(self) -> list[tuple[str, Tensor]]:
+        """The parameters with Keras's axes: views of those of :attr:`lstm`."""
+        roles: list[tuple[str, Tensor]] = [
+            ("kernel", self.lstm.weight_ih_l0.t()),
+            ("recurrent", self.lstm.weight_hh_l0.t()),
+        ]
+        return [*roles, ("bias", self.lstm.bias_ih_l0)] if self.config.use_bias else roles
+
+    def _weight_losses(self) -> list[Tensor]:
+        losses = []
+        for role, weight in self._weights_by_role():
+            regularizer = self._regularizers[role]
+            if regularizer is not None and weight.requires_grad:
+                losses.append(regularizer(weight))
+        return losses
+
+    @torch.no_grad()
+    def apply_constraints(self, only: Callable[[nn.Parameter], bool] | None = None) -> None:
+        """Overwrite each weight that has a constraint with its constrained value, in place.
+
+        Args:
+            only: which parameters of :attr:`lstm`; all where it is None.
+
+        Keras's optimizers do this after each step; :func:`kerasish_lstm.constrain` makes a torch
+        optimizer do it. Constraints see Keras's axes: axis 0 of the kernel is the features.
+        """
+        for (role, weight), parameter in zip(
+            self._weights_by_role(), self.lstm.parameters(), strict=True
+        ):
+            constraint = self._constraints[role]
+            if constraint is not None and (only is None or only(parameter)):
+                weight.copy_(constraint(weight))
+
+    def _dropout(
+        self, x: Tensor, given: DropoutMasks | None, training: bool
+    ) -> tuple[Tensor, DropoutMasks]:
+        """x (B, T, F) under its dropout mask, and the masks that are left for the engine."""
+        masks = self._masks_of_a_call(x, given, training)
+        return on_input(x, masks, self._plan)
+
+    def _masks_of_a_call(
+        self, x: Tensor, given: DropoutMasks | None, training: bool
+    ) -> DropoutMasks:
+        """The dropout masks of a call on x (B, T, F), in x's dtype."""
+        if not training:
+            if given is not None:
+                raise InputError(
+                    f"{self._label}: dropout_masks were given to a call in inference mode, which "
+                    "uses none. Call layer.train(), or pass training=True."
+                )
+            return NO_DROPOUT
+        if self._authors:
+            listed = "\n".join(f"  {keyword}: {e}" for keyword, e in self._authors.items())
+            raise ConfigError(
+                f"{self._label} was called in training mode, in which these matter:\n{listed}\n"
+                "Call layer.eval(), or pass training=False, to use it for inference."
+            )
+        if self._plan == (None, None) and given is None:
+            return NO_DROPOUT
+        return prepared(given, self._plan, self.config, x, self._dropout_generator(x), self._label)
+
+    def _dropout_generator(self, x: Tensor) -> torch.Generator | None:
+        """The generator of the dropout masks: the layer's own where it has a seed."""
+        if self.config.seed is None or x.is_meta:
+            return None
+        if self._generator is None or self._generator.device != x.device:
+            self._generator = torch.Generator(x.device).manual_seed(self.config.seed)
+        return self._generator
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """The dtype of the arithmetic and of the results: the parameters', or 16 bits if mixed."""
+        stored = self.lstm.weight_hh_l0.dtype
+        mixed = MIXED.get(self.config.dtype or "") if stored == torch.float32 else None
+        return stored if mixed is None else mixed
+
+    def _for_engine(self) -> TorchLSTM:
+        """The parameters in the dtype of the arithmetic."""
+        dtype = self.compute_dtype
+        if dtype == self.lstm.weight_hh_l0.dtype:
+            return self.lstm
+        return cast(TorchLSTM, CastLSTM(self.lstm, dtype))
+
+    def why_not_fused(self, training: bool | None = None) -> str | None:
+        """Why the fused engine cannot compute this layer, or None where it can."""
+        training = self.training if training is None else training
+        return why_not_fused(self.config, self._plan if training else DropoutPlan(None, None))
+
+    @property
+    def _plan(self) -> DropoutPlan:
+        """Which dropout masks it needs in training."""
+        return DropoutPlan.of(self.config, is_cell=self._kind == "LSTMCell")
+
+    def _recur(
+        self,
+        x: Tensor,
+        state: LSTMState,
+        lengths: Tensor | None,
+        final_state: bool,
+        dropout: DropoutMasks,
+        training: bool,
+    ) -> tuple[Tensor, LSTMState]:
+        """The recurrence over x (B, T, F), on the engine that can."""
+        lstm = self._for_engine()
+        if self.why_not_fused(training) is None:
+            return fused(lstm, x, state, lengths, final_state)
+        functions = self._activation, self._recurrent_activation
+        return scan(lstm, x, state, lengths, final_state, *functions, dropout)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        if not is_lazy(self.lstm.weight_ih_l0):
+            self.lstm.flatten_parameters()  # a copy's parameters lie apart, which costs cuDNN
+
+
+def result_dtype(dtype: DType, kind: str) -> torch.dtype | None:
+    """The dtype in which a wrapper with this dtype or policy gives its results."""
+    stored, policy = _stored_dtype(dtype, None, kind)
+    return MIXED.get(policy or "", stored)
+
+
+def _stored_dtype(
+    dtype: DType, policy: str | None, kind: str
+) -> tuple[torch.dtype | None, str | None]:
+    """The parameters' dtype, and the policy to remember, of what the caller and the config say."""
+    if isinstance(dtype, str):
+        dtype, policy = None, dtype
+    if dtype is not None:
+        if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise ConfigError(
+                f"{kind}: dtype={dtype!r} is not a floating-point torch.dtype, such as "
+                f"torch.float32, or one of Keras's policies: {', '.join((*DTYPES, *MIXED))}."
+            )
+        return dtype, policy
+    if policy is None:
+        return None, None
+    if policy not in DTYPES and policy not in MIXED:
+        raise ConfigError(
+            f"{kind}: dtype={policy!r} is not a policy that is known here; allowed are "
+            f"{', '.join((*DTYPES, *MIXED))}, and any floating-point torch.dtype."
+        )
+    return DTYPES.get(policy, torch.float32), policy
+
+
+def _only_one_bias(lstm: nn.LSTM) -> TorchLSTM:
+    """Turn the second bias into a buffer of zeros.
+
+    torch gives both biases the same gradient; with both free, a step moves their sum twice as far
+    as Keras's one bias. A buffer, and persistent, so that every state dict of an ``nn.LSTM`` fits.
+    """
+    if lstm.bias:
+        zeros = torch.zeros_like(cast(Tensor, lstm.bias_hh_l0), requires_grad=False)
+        del lstm._parameters["bias_hh_l0"]
+        lstm.register_buffer("bias_hh_l0", zeros)
+        lstm.bias_hh_l0 = zeros  # nn.LSTM keeps a list of its weights, which it updates here
+    return cast(TorchLSTM, lstm)
+
+
+def _take_plain_keys(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Let the keys of a plain ``nn.LSTM`` in this one's place load: ``weight_ih_l0`` ..."""
+    for key in [k for k in state_dict if k.startswith(prefix) and "." not in k[len(prefix) :]]:
+        if key[len(prefix) :].startswith(("weight_ih_l", "weight_hh_l", "bias_ih_l", "bias_hh_l")):
+            state_dict.setdefault(f"{prefix}lstm.{key[len(prefix) :]}", state_dict.pop(key))
+
+
+def _fold_biases(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Two live biases of a state dict become one; zeros are dropped, not added."""
+    first, second = (state_dict.get(f"{prefix}bias_{kind}_l0") for kind in ("ih", "hh"))
+    own = module._parameters.get("bias_ih_l0")
+    if first is None and isinstance(second, Tensor) and own is not None:
+        first = own.detach().to(second)  # the second alone was given
+    if not (isinstance(first, Tensor) and isinstance(second, Tensor)):
+        return
+    state_dict[f"{prefix}bias_hh_l0"] = second.detach()  # assign=True must not make it trainable
+    if second.is_meta or first.shape != second.shape or not second.any():
+        return
+    state_dict[f"{prefix}bias_ih_l0"] = first + second if first.any() else second
+    state_dict[f"{prefix}bias_hh_l0"] = torch.zeros_like(second)

@@ -1,0 +1,55 @@
+"""The state that a stateful layer keeps between its calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from ._engines import LSTMState
+from .errors import StateError
+
+
+class Stateful(nn.Module):
+    """A module that may keep one :class:`LSTMState` for each of its cells.
+
+    The state is no buffer: DistributedDataParallel would overwrite it with rank 0's at every
+    forward, and Keras saves it nowhere. It moves with ``.to()`` and is detached between calls.
+    """
+
+    _state: tuple[LSTMState, ...] | None
+
+    def _stored(self, batch: int, label: str) -> tuple[LSTMState, ...] | None:
+        if self._state is not None and self._state[0].h.shape[0] != batch:
+            raise StateError(
+                f"{label} is stateful and holds the state of a batch of "
+                f"{self._state[0].h.shape[0]}; this batch has {batch}. Call reset_state() before "
+                "another batch size."
+            )
+        return self._state
+
+    def _keep(self, states: tuple[LSTMState, ...], like: Tensor) -> None:
+        """Store states: detached, as ``like`` a parameter, usable outside inference_mode."""
+        with torch.inference_mode(False), torch.no_grad():
+            self._state = tuple(
+                LSTMState(*(s.detach().to(like.device, like.dtype, copy=True) for s in state))
+                for state in states
+            )
+
+    def reset_state(self) -> None:
+        """Begin the next call with zeros, with any batch size. Harmless if not stateful."""
+        self._state = None
+
+    def reset_states(self) -> None:
+        """Keras's other name of :meth:`reset_state`."""
+        self.reset_state()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        if any(p.is_meta for p in self.parameters()):
+            self._state = None  # to_empty() would fill it with whatever lies in memory
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self._state is not None:
+            self._state = tuple(LSTMState(*(fn(s) for s in state)) for state in self._state)
+        return self

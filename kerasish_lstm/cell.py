@@ -1,0 +1,180 @@
+"""One step of an LSTM: ``keras.layers.LSTMCell``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
+
+from torch import Tensor
+
+from ._dropout import DropoutMasks
+from ._engines import LSTMState, input_product, lstm_step
+from ._inputs import InitialState, as_real, as_state
+from ._recurrent import Device, DType, Recurrent
+from .config import Activation, DropoutStyle, LSTMConfig
+from .errors import InputError
+
+
+class LSTMCell(Recurrent):
+    """Keras's LSTMCell on torch tensors: one step.
+
+        i, f, g, o = split(x K + h R + b, 4)
+        c' = s(f) * c + s(i) * a(g)
+        h' = s(o) * a(c')
+
+    Args:
+        input_size: F, the number of input features. :class:`LazyLSTMCell` learns it.
+        units: U, the size of h and of c.
+        The keywords: as in :class:`LSTM`, of which a cell has those that matter in one step.
+
+    Shapes: x (B, F), h and c (B, U).
+
+    The parameters are those of a ``torch.nn.LSTM`` in :attr:`lstm`, named as in :class:`LSTM`: a
+    cell's ``state_dict`` loads into a layer, and a layer's into a cell.
+
+    In training the dropout masks are drawn at the first step and serve until
+    :meth:`reset_dropout_mask` and :meth:`reset_recurrent_dropout_mask`, as in Keras.
+    :class:`StackedLSTM` runs cells over time, and draws them once a call.
+
+    Raises:
+        ConfigError: a value that Keras would refuse.
+
+    Source: Keras 3.15.1 ``LSTMCell``.
+    """
+
+    _kind: ClassVar[str] = "LSTMCell"
+    __call__: Callable[..., tuple[Tensor, LSTMState]]
+
+    def __init__(
+        self,
+        input_size: int,
+        units: int,
+        *,
+        activation: Activation | None = "tanh",
+        recurrent_activation: Activation | None = "sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        unit_forget_bias: bool = True,
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        implementation: int = 2,
+        name: str | None = None,
+        trainable: bool = True,
+        dropout_style: DropoutStyle = "keras",
+        device: Device = None,
+        dtype: DType = None,
+    ) -> None:
+        config = LSTMConfig(
+            units=units,
+            activation=activation,  # type: ignore[arg-type]  # None becomes linear
+            recurrent_activation=recurrent_activation,  # type: ignore[arg-type]
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            recurrent_initializer=recurrent_initializer,
+            bias_initializer=bias_initializer,
+            unit_forget_bias=unit_forget_bias,
+            kernel_regularizer=kernel_regularizer,
+            recurrent_regularizer=recurrent_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            recurrent_constraint=recurrent_constraint,
+            bias_constraint=bias_constraint,
+            dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
+            seed=seed,
+            implementation=implementation,
+            name=name,
+            trainable=trainable,
+            dropout_style=dropout_style,
+        )
+        self._build(input_size, config, device, dtype)
+        self.reset_parameters()
+
+    def _build(self, *args: Any, **kwargs: Any) -> None:
+        super()._build(*args, **kwargs)
+        self._cached_masks = DropoutMasks()
+
+    def get_initial_state(self, batch_size: int) -> LSTMState:
+        """Zeros, each (B, U)."""
+        zeros = self.lstm.weight_hh_l0.new_zeros(batch_size, self.units, dtype=self.compute_dtype)
+        return LSTMState(zeros, zeros)
+
+    def reset_dropout_mask(self) -> None:
+        """Draw another input mask at the next step."""
+        self._cached_masks = self._cached_masks._replace(input=None)
+
+    def reset_recurrent_dropout_mask(self) -> None:
+        """Draw another recurrent mask at the next step."""
+        self._cached_masks = self._cached_masks._replace(recurrent=None)
+
+    def forward(
+        self,
+        x: Tensor,
+        states: InitialState | None = None,
+        training: bool | None = None,
+        *,
+        dropout_masks: DropoutMasks | None = None,
+    ) -> tuple[Tensor, LSTMState]:
+        """One step.
+
+        Args:
+            x: (B, F), any real dtype.
+            states: (h, c), each (B, U); None is zeros.
+            training: None means ``self.training``.
+            dropout_masks: the masks of this step in training, in place of those that are kept.
+
+        Returns:
+            (output, LSTMState(h, c)), each (B, U); output is h.
+
+        Raises:
+            InputError: a wrong rank, size or type.
+        """
+        training = self.training if training is None else bool(training)
+        if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[1] != self.input_size:
+            found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(
+                f"{self._label}: the input of a step is {found}; it must be a torch.Tensor of "
+                f"shape (batch, features) = (B, {self.input_size})."
+            )
+        x = as_real(x, self.lstm.weight_ih_l0, self._label).to(self.compute_dtype)
+        if states is None:
+            state = self.get_initial_state(len(x))
+        else:
+            state = as_state(states, self.units, x, self._label)
+        if training and dropout_masks is None and self._plan != (None, None):
+            dropout_masks = self._cached_masks = self._masks_kept_for(x)
+        sequence, left = self._dropout(x.unsqueeze(1), dropout_masks, training)
+        lstm = self._for_engine()
+        state = lstm_step(
+            input_product(lstm, sequence.squeeze(1), left.input),
+            state,
+            lstm.weight_hh_l0.t(),
+            self._activation,
+            self._recurrent_activation,
+            left.recurrent,
+        )
+        return state.h, state
+
+    def _masks_kept_for(self, x: Tensor) -> DropoutMasks:
+        for mask in self._cached_masks:
+            if mask is not None and mask.shape[-2] != len(x):
+                raise InputError(
+                    f"{self._label} keeps dropout masks for a batch of {mask.shape[-2]}; this "
+                    f"batch has {len(x)}. Call reset_dropout_mask() and "
+                    "reset_recurrent_dropout_mask() before another sequence."
+                )
+        return self._masks_of_a_call(x.unsqueeze(1), self._cached_masks, True)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._cached_masks = DropoutMasks()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self

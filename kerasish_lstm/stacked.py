@@ -1,0 +1,422 @@
+"""Several LSTMs on top of each other: ``keras.layers.RNN`` over cells, and chains of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias, cast, get_args
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from ._dropout import DropoutMasks
+from ._engines import LSTMState
+from ._inputs import Mask, as_mask, as_sequence, as_state
+from ._losses import WithLosses
+from ._masks import cleared, compact, last_output, spread
+from ._recurrent import DType, Recurrent, result_dtype
+from ._state import Stateful
+from .bidirectional import Bidirectional
+from .cell import LSTMCell
+from .errors import ConfigError, InputError, WeightMismatch
+from .lazy import learn
+from .lstm import LSTM
+from .masking import Propagation, compute_mask
+
+Layer: TypeAlias = LSTM[Any] | Bidirectional
+_FLAGS = (
+    "return_sequences",
+    "return_state",
+    "go_backwards",
+    "stateful",
+    "unroll",
+    "zero_output_for_mask",
+)
+
+
+class StackedLSTM(Stateful, WithLosses):
+    """LSTMs, each over the outputs of the one below.
+
+    ``StackedLSTM([LSTMCell(4, 3), LSTMCell(3, 2)])`` is Keras's ``RNN([LSTMCell(3), LSTMCell(2)])``:
+    one mask and one direction for all, and a state for each cell. ``StackedLSTM(LSTMCell(4, 3))``
+    is ``RNN(LSTMCell(3))``. Each cell runs over the whole sequence before the next one, on the
+    engine of an :class:`LSTM`; the numbers are those of Keras's step by step.
+
+    ``StackedLSTM([LSTM(4, 3, return_sequences=True), Bidirectional(LSTM(3, 2))])`` is a chain of
+    whole layers, as a Keras model has it; the mask goes from layer to layer as in Keras.
+
+    Args:
+        layers: cells, or one cell, or a list of :class:`LSTM` and :class:`Bidirectional` layers.
+            The first may be lazy; so may all others, which learn their input size from the one
+            below.
+        return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask,
+            activity_regularizer: of a stack of cells, as in :class:`LSTM`. Layers have their own.
+        mask_propagation: in a chain of layers, which Keras's: see
+            :func:`kerasish_lstm.compute_mask`.
+        name, trainable: as in Keras.
+        dtype: of a stack of cells, the dtype or policy to which its results are cast.
+
+    Shapes: x (B, T, F); the output is that of the last cell or layer.
+
+    Raises:
+        ConfigError: no layer, cells among layers, sizes that do not fit, a layer below the last
+            without ``return_sequences``, keywords of cells given to a chain of layers.
+
+    Source: Keras 3.15.1 ``RNN``, ``StackedRNNCells``. On purpose different: a stateful stack can be
+    reset, one cell in a list takes a mask.
+    """
+
+    def __init__(
+        self,
+        layers: LSTMCell | Sequence[LSTMCell] | Sequence[Layer],
+        *,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        zero_output_for_mask: bool = False,
+        activity_regularizer: Any = None,
+        mask_propagation: Propagation = "keras_3.15",
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: DType = None,
+    ) -> None:
+        super().__init__()
+        self.is_one_cell = isinstance(layers, LSTMCell)
+        members: Sequence[Any] = [layers] if isinstance(layers, LSTMCell) else layers
+        self.of_cells = _of_cells(members)
+        self.layers = nn.ModuleList(members)
+        flags = (
+            return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask,
+        )  # fmt: skip
+        for flag, value in zip(_FLAGS, flags, strict=True):
+            if value not in (True, False):
+                raise ConfigError(f"StackedLSTM: {flag}={value!r} is a flag; pass True or False.")
+        if name is not None and (not isinstance(name, str) or "/" in name):
+            raise ConfigError(
+                f"StackedLSTM: name={name!r} is not possible; pass a string without '/'."
+            )
+        given = dict(zip(_FLAGS, flags, strict=True)) | {
+            "dtype": dtype, "activity_regularizer": activity_regularizer,
+        }  # fmt: skip
+        own = {k: v for k, v in given.items() if v}
+        if not self.of_cells and own:
+            raise ConfigError(
+                f"StackedLSTM: {', '.join(f'{k}={v!r}' for k, v in own.items())} belongs to a "
+                "stack of cells. A chain of layers has the flags of its layers: set it there."
+            )
+        self._flags = dict(zip(_FLAGS, map(bool, flags), strict=True))
+        self._regularize_activity(activity_regularizer)
+        self.activity_regularizer = activity_regularizer
+        if mask_propagation not in get_args(Propagation):
+            raise ConfigError(
+                f"StackedLSTM: mask_propagation={mask_propagation!r} is not possible; allowed are "
+                f"{', '.join(map(repr, get_args(Propagation)))}."
+            )
+        self.mask_propagation = mask_propagation
+        self.name = name
+        self._result_dtype = result_dtype(dtype, "StackedLSTM")
+        self._state = None
+        self._fit_sizes()
+        if not trainable:
+            self.requires_grad_(False)
+
+    def _fit_sizes(self) -> None:
+        """Tell lazy layers the size of the one below; refuse sizes that do not fit."""
+        for position, (below, layer) in enumerate(zip(self.layers, self.layers[1:], strict=False)):
+            size = _output_size(below)
+            for part in _parts(layer):
+                if is_lazy(part.lstm.weight_ih_l0):
+                    learn(part, size)
+                if part.input_size != size:
+                    raise ConfigError(
+                        f"StackedLSTM: layer {position + 1} takes {part.input_size} features, and "
+                        f"layer {position} gives {size}. Build it with input_size={size}."
+                    )
+
+    # What it is
+
+    @property
+    def _members(self) -> list[Any]:
+        return list(self.layers)
+
+    @property
+    def return_sequences(self) -> bool:
+        return self._flag("return_sequences")
+
+    @property
+    def return_state(self) -> bool:
+        """Whether any state is returned."""
+        if self.of_cells:
+            return self._flags["return_state"]
+        return any(layer.return_state for layer in self._members)
+
+    @property
+    def go_backwards(self) -> bool:
+        return self._flags["go_backwards"]
+
+    @property
+    def stateful(self) -> bool:
+        if self.of_cells:
+            return self._flags["stateful"]
+        return any(layer.stateful for layer in self._members)
+
+    def _flag(self, name: str) -> bool:
+        return self._flags[name] if self.of_cells else bool(getattr(self.layers[-1], name))
+
+    @property
+    def trainable(self) -> bool:
+        """Whether any parameter takes a gradient; setting it sets all of them."""
+        return any(p.requires_grad for p in self.parameters())
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self.requires_grad_(bool(value))
+
+    @property
+    def input_size(self) -> int:
+        """F, or 0 while a lazy one has not learnt it."""
+        return _parts(self.layers[0])[0].input_size
+
+    @property
+    def _label(self) -> str:
+        what = "cells" if self.of_cells else "layers"
+        return f"StackedLSTM of {len(self.layers)} {what}" + (
+            f" {self.name!r}" if self.name else ""
+        )
+
+    def extra_repr(self) -> str:
+        parts = [f"{k}=True" for k, v in self._flags.items() if v]
+        return ", ".join(parts + ([f"name={self.name!r}"] if self.name else []))
+
+    def count_params(self) -> int:
+        """The number of weights as Keras's ``summary()`` counts them."""
+        return sum(layer.count_params() for layer in self._members)
+
+    def get_weights(self) -> list[np.ndarray]:
+        """[kernel, recurrent_kernel, bias] of each cell or layer, from the lowest."""
+        return [w for layer in self._members for w in layer.get_weights()]
+
+    def set_weights(self, weights: Sequence[np.ndarray]) -> None:
+        """Take weights in the order of :meth:`get_weights`.
+
+        Raises:
+            WeightMismatch: a wrong number, shape or dtype. Nothing has been written then.
+        """
+        before = self.get_weights()
+        if len(weights) != len(before):
+            raise WeightMismatch(
+                f"StackedLSTM.set_weights(): {len(weights)} arrays were given, the stack has "
+                f"{len(before)}: kernel, recurrent_kernel and bias of each layer, from the lowest."
+            )
+        try:
+            self._load(weights)
+        except WeightMismatch:
+            self._load(before)
+            raise
+
+    def _load(self, weights: Sequence[np.ndarray]) -> None:
+        at = 0
+        for layer in self._members:
+            size = len(layer.get_weights())
+            layer.set_weights(weights[at : at + size])
+            at += size
+
+    # State
+
+    @property
+    def states(self) -> Any:
+        """The stored states of a stateful stack, as a call takes them, or None."""
+        if self.of_cells:
+            return self._state
+        held = [layer.states for layer in self._members if layer.stateful]
+        return None if any(s is None for s in held) else tuple(t for s in held for t in s)
+
+    def reset_state(self) -> None:
+        """Begin the next call with zeros, with any batch size. Harmless if not stateful."""
+        super().reset_state()
+        if not self.of_cells:
+            for layer in self._members:
+                layer.reset_state()
+
+    # The call
+
+    def forward(
+        self,
+        x: Tensor,
+        initial_state: Sequence[Any] | None = None,
+        mask: Mask = None,
+        training: bool | None = None,
+        *,
+        dropout_masks: Sequence[Any] | None = None,
+    ) -> Any:
+        """Run the stack.
+
+        Args:
+            x, mask, training: as in :meth:`LSTM.forward`.
+            initial_state: of cells [(h, c), ...], one pair a cell from the lowest (of one cell that
+                was given without a list: (h, c)); of layers one flat list, h and c of each LSTM and
+                h_f, c_f, h_b, c_b of each Bidirectional.
+            dropout_masks: one entry a cell or layer: what it takes, or None.
+
+        Returns:
+            The output of the last cell or layer; with states a tuple that goes on with an
+            LSTMState for each cell (of one cell without a list: h, c), or with each returned state
+            of the layers, flat.
+
+        Raises:
+            InputError, StateError, EngineError: as in :meth:`LSTM.forward`.
+        """
+        if dropout_masks is not None and (
+            not isinstance(dropout_masks, list | tuple) or len(dropout_masks) != len(self.layers)
+        ):
+            raise InputError(
+                f"{self._label}: dropout_masks must be a list of {len(self.layers)} entries, one a "
+                "layer; an entry may be None."
+            )
+        masks = list(dropout_masks or [None] * len(self.layers))
+        if not self.of_cells:
+            return self._run_layers(x, initial_state, mask, training, masks)
+        result = self._run_cells(x, initial_state, mask, training, masks)
+        self._record_activity(result)
+        return result
+
+    def _run_cells(
+        self,
+        x: Tensor,
+        initial_state: Sequence[Any] | None,
+        mask: Mask,
+        training: bool | None,
+        masks: list[DropoutMasks | None],
+    ) -> Any:
+        training = self.training if training is None else bool(training)
+        cells = [cast(LSTMCell, cell) for cell in self.layers]
+        if is_lazy(cells[0].lstm.weight_ih_l0) and isinstance(x, Tensor) and x.ndim == 3:
+            learn(cells[0], x.shape[2])
+        x = as_sequence(x, self.input_size, cells[0].lstm.weight_ih_l0, self._label)
+        steps = as_mask(mask, x, self._label)
+        states = self._begin(x, initial_state)
+        if self.go_backwards:
+            x = x.flip(1)
+            steps = None if steps is None else steps.flip(1)
+        x = x.to(cells[0].compute_dtype)
+        lengths = None
+        if steps is not None:
+            x, lengths = compact(x, steps)
+        final_state = self.return_state or self.stateful
+        ends = []
+        for cell, state, given in zip(cells, states, masks, strict=True):
+            if lengths is not None and cell is not cells[0]:
+                x = cleared(x, lengths)
+            x = x.to(cell.compute_dtype)
+            x, dropout = cell._dropout(x, given, training)
+            state = LSTMState(*(s.to(x.dtype) for s in state))
+            x, end = cell._recur(x, state, lengths, final_state, dropout, training)
+            ends.append(end)
+
+        if steps is None:
+            output = x if self.return_sequences else x[:, -1]
+        else:
+            zero = self._flags["zero_output_for_mask"]
+            output = (spread if self.return_sequences else last_output)(x, steps, zero)
+        output = output.to(self._result_dtype)
+        ends = [LSTMState(*(s.to(self._result_dtype) for s in end)) for end in ends]
+        if self.stateful:
+            self._keep(tuple(ends), cells[0].lstm.weight_hh_l0)
+        if not self.return_state:
+            return output
+        return (output, *ends[0]) if self.is_one_cell else (output, *ends)
+
+    def _begin(self, x: Tensor, initial_state: Sequence[Any] | None) -> list[LSTMState]:
+        stored = self._stored(len(x), self._label) if self.stateful else None
+        cells = [cast(LSTMCell, cell) for cell in self.layers]
+        if initial_state is None:
+            return list(stored) if stored else [cell.get_initial_state(len(x)) for cell in cells]
+        if self.is_one_cell:
+            initial_state = [initial_state]
+        if not isinstance(initial_state, list | tuple) or len(initial_state) != len(cells):
+            held = len(initial_state) if isinstance(initial_state, list | tuple) else "no"
+            raise InputError(
+                f"{self._label}: initial_state is a {type(initial_state).__name__} with {held} "
+                f"entries; pass [(h, c), ...], one pair for each of the {len(cells)} cells."
+            )
+        return [
+            as_state(s, cell.units, x, f"{self._label}, cell {i}")
+            for i, (s, cell) in enumerate(zip(initial_state, cells, strict=True))
+        ]
+
+    def _run_layers(
+        self,
+        x: Tensor,
+        initial_state: Sequence[Tensor] | None,
+        mask: Any,
+        training: bool | None,
+        masks: list[Any],
+    ) -> Any:
+        sizes = [4 if isinstance(layer, Bidirectional) else 2 for layer in self._members]
+        if initial_state is not None and (
+            not isinstance(initial_state, list | tuple) or len(initial_state) != sum(sizes)
+        ):
+            held = len(initial_state) if isinstance(initial_state, list | tuple) else "no"
+            raise InputError(
+                f"{self._label}: initial_state is a {type(initial_state).__name__} with {held} "
+                f"entries; pass one flat list of {sum(sizes)} tensors: h and c of each LSTM, and "
+                "h_f, c_f, h_b, c_b of each Bidirectional."
+            )
+        at, states = 0, list[Tensor]()
+        for layer, size, given in zip(self._members, sizes, masks, strict=True):
+            begin = None if initial_state is None else initial_state[at : at + size]
+            at += size
+            result = layer(x, begin, mask, training, dropout_masks=given)
+            outputs = 2 if getattr(layer, "merge_mode", "") is None else 1
+            result = result if isinstance(result, tuple) else (result,)
+            x = result[0]
+            states.extend(result[outputs:])
+            mask = compute_mask(layer, mask, propagation=self.mask_propagation)
+            mask = mask[0] if isinstance(mask, list | tuple) else mask
+        last = result[:outputs]
+        return (*last, *states) if states or len(last) > 1 else last[0]
+
+
+def _of_cells(layers: Any) -> bool:
+    """Whether these are cells; an error if they are a mixture, or neither."""
+    if not isinstance(layers, list | tuple | nn.ModuleList) or len(layers) == 0:
+        raise ConfigError(
+            f"StackedLSTM: layers is {layers!r}; pass a list of LSTMCell, or of LSTM and "
+            "Bidirectional layers."
+        )
+    cells = [isinstance(layer, LSTMCell) for layer in layers]
+    if all(cells):
+        return True
+    for position, layer in enumerate(layers):
+        if not isinstance(layer, LSTM | Bidirectional):
+            raise ConfigError(
+                f"StackedLSTM: layer {position} is a {type(layer).__name__}; pass a list of LSTM "
+                "and Bidirectional layers, or of LSTMCell alone."
+            )
+    for position, layer in enumerate(layers[:-1]):
+        if not layer.return_sequences:
+            raise ConfigError(
+                f"StackedLSTM: layer {position} gives its last output alone, and another layer "
+                "stands above it. Build it with return_sequences=True."
+            )
+        if isinstance(layer, Bidirectional) and layer.merge_mode is None:
+            raise ConfigError(
+                f"StackedLSTM: layer {position} gives two outputs (merge_mode=None), and another "
+                "layer stands above it. Choose a merge mode."
+            )
+    return False
+
+
+def _parts(layer: Any) -> list[Recurrent]:
+    if isinstance(layer, Bidirectional):
+        return [layer.forward_layer, layer.backward_layer]
+    return [layer]
+
+
+def _output_size(layer: Any) -> int:
+    if isinstance(layer, Bidirectional):
+        forward, backward = (part.units for part in _parts(layer))
+        return forward + backward if layer.merge_mode == "concat" else forward
+    return int(layer.units)

@@ -1,0 +1,168 @@
+"""An LSTM over every slice of a sequence of sequences: ``keras.layers.TimeDistributed``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ._losses import WithLosses, without_activity_losses
+from .bidirectional import Bidirectional
+from .errors import ConfigError, InputError
+from .lstm import LSTM
+from .stacked import StackedLSTM
+
+
+class TimeDistributed(WithLosses):
+    """Keras's ``TimeDistributed`` around an LSTM.
+
+        output[:, i] = layer(x[:, i], mask=mask[:, i])    for each i of the outer time
+
+    Args:
+        layer: an :class:`LSTM`, :class:`Bidirectional` or :class:`StackedLSTM`, used as it is.
+        activity_regularizer, name, trainable: as in Keras.
+
+    Shapes: x (B, T1, T2, F), mask (B, T1, T2); output (B, T1, U), or (B, T1, T2, U) where the layer
+    returns sequences. A layer with several results of one shape (its output, h and c, without
+    sequences; two outputs of ``merge_mode=None``) gives them stacked, (n, T1, B, ...): so does
+    Keras, whose shape inference knows nothing of it.
+
+    A stateful layer carries its state along the outer time. The layer's own activity regularizer
+    has no effect inside, as in Keras.
+
+    Raises:
+        ConfigError: another layer, or results of different shapes (``return_state`` with
+            ``return_sequences``).
+
+    Source: Keras 3.15.1 ``TimeDistributed``.
+    """
+
+    def __init__(
+        self,
+        layer: LSTM[Any] | Bidirectional | StackedLSTM,
+        *,
+        activity_regularizer: Any = None,
+        name: str | None = None,
+        trainable: bool = True,
+    ) -> None:
+        super().__init__()
+        if not isinstance(layer, LSTM | Bidirectional | StackedLSTM):
+            raise ConfigError(
+                f"TimeDistributed: layer is a {type(layer).__name__}; pass a kerasish_lstm.LSTM, "
+                "Bidirectional or StackedLSTM."
+            )
+        if layer.return_state and layer.return_sequences:
+            raise ConfigError(
+                "TimeDistributed: the layer returns sequences and states, whose shapes differ; "
+                "Keras cannot stack them either. Build it with return_state=False."
+            )
+        if name is not None and (not isinstance(name, str) or "/" in name):
+            raise ConfigError(
+                f"TimeDistributed: name={name!r} is not possible; pass a string without '/'."
+            )
+        self.layer = layer
+        self._regularize_activity(activity_regularizer)
+        self.activity_regularizer = activity_regularizer
+        self.name = name
+        if not trainable:
+            self.requires_grad_(False)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, training: bool | None = None
+    ) -> Tensor:
+        """Run the layer over every x[:, i].
+
+        Args:
+            x: (B, T1, T2, F). mask: (B, T1, T2), True where a step counts.
+            training: None means ``self.training``.
+
+        Raises:
+            InputError: a wrong rank or size.
+        """
+        if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1] == 0:
+            found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(
+                f"TimeDistributed: the input is {found}; it must be a torch.Tensor of shape "
+                "(batch, outer time, time, features), with one outer step or more."
+            )
+        if mask is not None and (not isinstance(mask, Tensor) or mask.shape != x.shape[:3]):
+            found = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+            raise InputError(
+                f"TimeDistributed: the mask is {found}; for an input of shape {tuple(x.shape)} it "
+                f"must be a torch.Tensor of shape {tuple(x.shape[:3])}."
+            )
+        training = self.training if training is None else bool(training)
+        with without_activity_losses():
+            if self.layer.stateful:  # the state goes from slice to slice
+                slices = [
+                    _stacked(self.layer(s, mask=None if mask is None else mask[:, i],
+                                        training=training))
+                    for i, s in enumerate(x.unbind(1))
+                ]  # fmt: skip
+                result = torch.stack(slices, self._batch_axis + 1)
+            else:
+                flat = x.flatten(0, 1)
+                steps = None if mask is None else mask.flatten(0, 1)
+                out = _stacked(self.layer(flat, mask=steps, training=training))
+                before, after = out.shape[: self._batch_axis], out.shape[self._batch_axis + 1 :]
+                result = out.reshape(*before, *x.shape[:2], *after)
+        if self._several:
+            result = result.transpose(1, 2)  # Keras puts the outer time first
+        self._record_activity(result)
+        return result
+
+    @property
+    def _several(self) -> bool:
+        """Whether the layer has several results."""
+        return self.layer.return_state or getattr(self._last, "merge_mode", "") is None
+
+    @property
+    def _last(self) -> Any:
+        return self.layer.layers[-1] if isinstance(self.layer, StackedLSTM) else self.layer
+
+    @property
+    def _batch_axis(self) -> int:
+        return 1 if self._several else 0
+
+    # Weights and state
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Those of the layer."""
+        return self.layer.get_weights()
+
+    def set_weights(self, weights: Sequence[np.ndarray]) -> None:
+        """Those of the layer."""
+        self.layer.set_weights(weights)
+
+    def count_params(self) -> int:
+        """The number of weights as Keras's ``summary()`` counts them."""
+        return self.layer.count_params()
+
+    def reset_state(self) -> None:
+        """Begin the next call with zeros, with any batch size. Harmless if not stateful."""
+        self.layer.reset_state()
+
+    def reset_states(self) -> None:
+        """Keras's other name of :meth:`reset_state`."""
+        self.reset_state()
+
+    def extra_repr(self) -> str:
+        return f"name={self.name!r}" if self.name else ""
+
+
+def _stacked(result: Any) -> Tensor:
+    """Several results of one shape as one tensor."""
+    if isinstance(result, Tensor):
+        return result
+    parts: list[Tensor] = []
+    for part in result:
+        parts.extend([part] if isinstance(part, Tensor) else part)
+    if len({p.shape for p in parts}) > 1:
+        raise InputError(
+            f"TimeDistributed: the layer's results have the shapes "
+            f"{[tuple(p.shape) for p in parts]}, which cannot be stacked. Use one output."
+        )
+    return torch.stack(parts)

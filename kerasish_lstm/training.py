@@ -1,0 +1,49 @@
+"""What Keras's ``fit`` does besides the step of an optimizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ._losses import accumulate_losses, regularization_loss
+from ._recurrent import Recurrent
+from .errors import ConfigError
+
+__all__ = ["accumulate_losses", "constrain", "regularization_loss"]
+
+
+def constrain(optimizer: torch.optim.Optimizer, module: nn.Module) -> Any:
+    """Make an optimizer apply the constraints of every layer in a module after each step.
+
+    As Keras's optimizers do: once the step is done, each weight that has a constraint, is one of
+    the optimizer's and has a gradient is overwritten in place by its constrained value.
+
+    Args:
+        optimizer: any torch optimizer over parameters of the module.
+        module: a layer of this package, or a module with such layers inside.
+
+    Returns:
+        The handle of the hook; its ``remove()`` ends it.
+
+    Raises:
+        ConfigError: no layer inside has a constraint.
+
+    Source: Keras 3.15.1 ``BaseOptimizer.apply``.
+    """
+    constrained = [
+        m for m in module.modules() if isinstance(m, Recurrent) and any(m._constraints.values())
+    ]
+    if not constrained:
+        raise ConfigError(
+            f"constrain: no layer in {type(module).__name__} has a constraint. Build one with "
+            "kernel_constraint, recurrent_constraint or bias_constraint."
+        )
+
+    def after_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        for layer in constrained:
+            layer.apply_constraints(lambda p: id(p) in stepped and p.grad is not None)
+
+    return optimizer.register_step_post_hook(after_step)
