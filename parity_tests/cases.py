@@ -27,6 +27,17 @@ UNBOUNDED = {
 }  # fmt: skip
 
 
+# What the layer is told of dropout, by kind; the masks themselves are injected on both sides.
+DROPOUTS: dict[str, dict[str, object]] = {
+    "none": {},
+    "input": {"dropout": 0.4},
+    "gates": {"dropout": 0.4, "implementation": 1},
+    "recurrent": {"recurrent_dropout": 0.3},
+    "both": {"dropout": 0.4, "recurrent_dropout": 0.3},
+    "keras_3.0": {"dropout": 0.4, "recurrent_dropout": 0.3, "dropout_style": "keras_3.0"},
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     """One configuration with its inputs. ``mask`` and ``state`` name a class each."""
@@ -40,6 +51,7 @@ class Case:
     use_bias: bool = True
     activation: str = "tanh"
     recurrent_activation: str = "sigmoid"
+    dropout: str = "none"
     batch: int = 5
     steps: int = 7
     features: int = 3
@@ -56,6 +68,7 @@ class Case:
         parts += [] if self.use_bias else ["no_bias"]
         if (self.activation, self.recurrent_activation) != ("tanh", "sigmoid"):
             parts.append(f"{self.activation}.{self.recurrent_activation}")
+        parts += [] if self.dropout == "none" else [f"dropout_{self.dropout}"]
         if (self.batch, self.steps, self.features, self.units) != (5, 7, 3, 2):
             parts.append(f"B{self.batch}T{self.steps}F{self.features}U{self.units}")
         return "-".join(parts)
@@ -71,6 +84,7 @@ class Case:
             "go_backwards": self.go_backwards,
             "stateful": self.state == "stateful",
             "zero_output_for_mask": self.zero_output_for_mask,
+            **DROPOUTS[self.dropout],
         }
 
     def request(self, dtype: str) -> dict[str, object]:
@@ -108,6 +122,13 @@ class Case:
             arrays["first_x"] = draw(b, t, f, scale=2.0 * size)
         if self.mask != "none":
             arrays["mask"] = mask_of(self.mask, b, t, rng)
+        for name, size in (("dropout", f), ("recurrent_dropout", u)):
+            rate = float(DROPOUTS[self.dropout].get(name, 0.0))  # type: ignore[arg-type]
+            if rate:
+                gates = 1 if self.dropout in ("input", "keras_3.0") else 4
+                kept = rng.uniform(size=(gates, b, size)) >= rate
+                kept[:, 0, 0], kept[:, 1 % b, -1] = False, True  # some of each
+                arrays[f"{name}_mask"] = np.where(kept, np.float32(1 / (1 - rate)), 0.0)
         return arrays
 
 
@@ -129,6 +150,28 @@ def mask_of(kind: str, batch: int, steps: int, rng: np.random.RandomState) -> np
         mask[-1] = False
     return mask
 
+
+DROPOUT_CASES = [
+    Case(mask, state, sequences, return_state, backwards, zero, bias, dropout=dropout)
+    for dropout in DROPOUTS
+    if dropout != "none"
+    for mask, (state, sequences, return_state, backwards, zero, bias) in zip(
+        MASKS,
+        (
+            ("none", True, True, False, False, True),
+            ("given", False, True, True, False, True),
+            ("none", True, False, True, True, True),
+            ("stateful", True, True, False, True, False),
+            ("given", False, True, False, True, True),
+            ("given", True, True, True, False, False),
+        ),
+        strict=True,
+    )
+] + [
+    Case("gaps", "given", True, True, dropout="both", recurrent_activation="hard_sigmoid"),
+    Case("gaps", "given", True, True, dropout="input", activation="softsign"),
+    Case("left", "given", True, True, dropout="both", batch=3, steps=11, features=12, units=3),
+]
 
 PRODUCT = [
     Case(mask, state, *flags)
@@ -171,7 +214,12 @@ ACTIVATION_CASES = [
     for case in _pairwise(**{role: name})
 ]
 
-GROUPS = {"product": PRODUCT, "sizes": SIZES, "activations": ACTIVATION_CASES}
+GROUPS = {
+    "product": PRODUCT,
+    "sizes": SIZES,
+    "activations": ACTIVATION_CASES,
+    "dropout": DROPOUT_CASES,
+}
 QUANTITIES = ("output", "h", "c", "d_x", "d_kernel", "d_recurrent_kernel", "d_bias", "d_h0", "d_c0")
 
 # What is recorded from live Keras for machines without it: strides that meet every value of every
@@ -180,4 +228,5 @@ GOLDEN = {
     "product": PRODUCT[::7],
     "sizes": SIZES,
     "activations": ACTIVATION_CASES[::5],
+    "dropout": DROPOUT_CASES,
 }

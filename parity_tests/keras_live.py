@@ -116,6 +116,10 @@ def _layer(keywords: dict[str, Any], arrays: dict[str, Any], dtype: str) -> Any:
 
     if dtype in ("float16", "bfloat16"):  # Keras's orthogonal has no 16-bit QR
         keywords = {**keywords, "recurrent_initializer": "zeros"}
+    if keywords.get("implementation") == 1:  # on "auto" Keras stacks the four masks, and crashes
+        keywords = {**keywords, "use_cudnn": False}
+    if keywords.get("dropout_style") == "keras_3.0":  # one mask for all gates: four equal ones here
+        keywords = {k: v for k, v in keywords.items() if k != "dropout_style"}
     layer = LSTM(arrays["recurrent_kernel"].shape[0], dtype=dtype, **keywords)
     layer.build(arrays["x"].shape)
     names = ("kernel", "recurrent_kernel", "bias")
@@ -132,8 +136,10 @@ def _run_one(keywords: dict[str, Any], arrays: dict[str, Any], dtype: str) -> di
     tensors = {k: tf.constant(v, compute) for k, v in arrays.items() if k != "mask"}
     mask = arrays.get("mask")
     mask = None if mask is None else tf.constant(mask)
+    training = any(k.endswith("dropout_mask") for k in arrays)
     if "first_x" in arrays:
-        layer(tensors["first_x"], mask=mask)
+        _inject(layer.cell, tensors)
+        layer(tensors["first_x"], mask=mask, training=training)
     watched = {"d_x": tensors["x"]}
     for name, weight in zip(("kernel", "recurrent_kernel", "bias"), layer.weights, strict=False):
         watched[f"d_{name}"] = weight.value
@@ -141,9 +147,10 @@ def _run_one(keywords: dict[str, Any], arrays: dict[str, Any], dtype: str) -> di
     if "h0" in arrays:
         watched |= {"d_h0": tensors["h0"], "d_c0": tensors["c0"]}
         initial_state = [tensors["h0"], tensors["c0"]]
+    _inject(layer.cell, tensors)
     with tf.GradientTape() as tape:
         tape.watch(list(watched.values()))
-        result = layer(tensors["x"], initial_state=initial_state, mask=mask)
+        result = layer(tensors["x"], initial_state=initial_state, mask=mask, training=training)
         result = result if isinstance(result, tuple) else (result,)
         loss = tf.add_n(
             [
@@ -157,6 +164,16 @@ def _run_one(keywords: dict[str, Any], arrays: dict[str, Any], dtype: str) -> di
         # None: Keras finds no path to it, which is a gradient of zero.
         found[name] = tf.zeros_like(watched[name]) if gradient is None else gradient
     return {k: np.asarray(tf.cast(v, tf.float64)) for k, v in found.items()}
+
+
+def _inject(cell: Any, tensors: dict[str, Any]) -> None:
+    """Dropout masks (1 or 4, B, size) for the next call of Keras's layer."""
+    for name in ("dropout_mask", "recurrent_dropout_mask"):
+        if name in tensors:
+            masks = list(tensors[name])
+            four = cell.implementation == 1
+            masks = masks * 4 if four and len(masks) == 1 else masks
+            setattr(cell, f"_{name}", masks if four else masks[0])
 
 
 def train(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
-from kerasish_lstm import LSTM
+from kerasish_lstm import LSTM, DropoutMasks
 from kerasish_lstm.parity import oracle
 
 from .cases import Case
@@ -45,8 +47,13 @@ def ours(
         for k, v in poisoned.items()
     }
     mask = tensors.get("mask")
+    options: dict[str, Any] = {"mask": mask}
+    if case.dropout != "none":
+        dropped = (tensors.get("dropout_mask"), tensors.get("recurrent_dropout_mask"))
+        masks = (m if m is None or len(m) == 4 else m[0] for m in dropped)
+        options |= {"training": True, "dropout_masks": DropoutMasks(*masks)}
     if "first_x" in tensors:
-        layer(tensors["first_x"], mask=mask)
+        layer(tensors["first_x"], **options)
     x = tensors["x"].requires_grad_()
     watched = {"d_x": x, "d_kernel": layer.lstm.weight_ih_l0}
     watched["d_recurrent_kernel"] = layer.lstm.weight_hh_l0
@@ -56,7 +63,7 @@ def ours(
     if "h0" in tensors:
         state = (tensors["h0"].requires_grad_(), tensors["c0"].requires_grad_())
         watched |= {"d_h0": state[0], "d_c0": state[1]}
-    result = layer(x, initial_state=state, mask=mask)
+    result = layer(x, initial_state=state, **options)
     result = result if isinstance(result, tuple) else (result,)
     loss = sum(
         (r * tensors[d]).sum() for r, d in zip(result, ("d_output", "d_h", "d_c"), strict=False)
@@ -81,7 +88,10 @@ def truth(case: Case) -> dict[str, np.ndarray]:
         "zero_output_for_mask": case.zero_output_for_mask,
         "activation": case.activation,
         "recurrent_activation": case.recurrent_activation,
+        "recurrent_dropout": a.get("recurrent_dropout_mask"),
     }
+    if "dropout_mask" in a:
+        options["input_dropout"] = a["dropout_mask"][:, :, None]
     state = {"h0": a.get("h0"), "c0": a.get("c0")}
     if "first_x" in a:
         first = oracle.forward(a["first_x"], *weights, **options)

@@ -20,6 +20,7 @@ ENGINES = {"fused": {}, "scan": {"use_cudnn": False}}
 
 def engines(case: Case) -> dict[str, dict[str, Any]]:
     default = (case.activation, case.recurrent_activation) == ("tanh", "sigmoid")
+    default = default and case.dropout in ("none", "input")
     return ENGINES if default else {"scan": {}}
 
 

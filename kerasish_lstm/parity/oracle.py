@@ -6,7 +6,8 @@
 
 Shapes: x (B, T, F), K (F, 4U), R (U, 4U), b (4U,), h and c (B, U), mask (B, T). A masked step
 leaves h and c as they are; the output there is the previous output, zeros before the first
-unmasked step, or zeros with ``zero_output_for_mask``.
+unmasked step, or zeros with ``zero_output_for_mask``. Dropout masks multiply x and h before their
+products, one for each gate: input_dropout (4, B, T, F), recurrent_dropout (4, B, U).
 
 This is the truth that the suite measures errors from. It imports NumPy alone, loops over time and
 knows nothing of compaction, engines or torch. Source: Keras 3.15.1 on TensorFlow, ``unroll=False``.
@@ -197,6 +198,31 @@ class _Step(NamedTuple):
     c_new: Array
 
 
+class _Dropout(NamedTuple):
+    """What multiplies x and h before each gate's products, in processing order."""
+
+    input: Array  # (4, B, T, F)
+    recurrent: Array  # (4, B, U)
+
+    @classmethod
+    def of(
+        cls, input: Array | None, recurrent: Array | None, x: Array, units: int, backwards: bool
+    ) -> _Dropout:
+        batch, time, features = x.shape
+        inputs = np.ones(()) if input is None else np.asarray(input, np.float64)
+        states = np.ones(()) if recurrent is None else np.asarray(recurrent, np.float64)
+        inputs = np.broadcast_to(inputs, (4, batch, time, features))
+        return cls(
+            inputs[:, :, ::-1] if backwards else inputs,
+            np.broadcast_to(states, (4, batch, units)),
+        )
+
+
+def _by_gate(a: Array) -> list[Array]:
+    """Of a matrix (N, 4U), the four (N, U)."""
+    return np.split(a, 4, axis=1)
+
+
 class _Trace(NamedTuple):
     steps: list[_Step]
     mask: Array  # (B, T), in processing order
@@ -214,6 +240,7 @@ def _run(
     go_backwards: bool,
     zero_output_for_mask: bool,
     functions: tuple[Forward, Forward],
+    dropout: _Dropout,
 ) -> _Trace:
     act, gate = functions
     kernel, recurrent_kernel, bias = weights
@@ -227,9 +254,13 @@ def _run(
     c = np.zeros((batch, units)) if c0 is None else np.asarray(c0, np.float64)
     shown = np.zeros((batch, units))
     steps, outputs = [], []
+    kernels, recurrent_kernels = _by_gate(kernel), _by_gate(recurrent_kernel)
+    biases = np.split(np.zeros(4 * units) if bias is None else bias, 4)
     for t in range(time):
-        z = x[:, t] @ kernel + h @ recurrent_kernel + (0.0 if bias is None else bias)
-        i, f, g, o = np.split(z, 4, axis=1)
+        i, f, g, o = (
+            (x[:, t] * dx[:, t]) @ k + (h * dh) @ r + b
+            for dx, dh, k, r, b in zip(*dropout, kernels, recurrent_kernels, biases, strict=True)
+        )
         c_new = gate(f) * c + gate(i) * act(g)
         h_new = gate(o) * act(c_new)
         steps.append(_Step(x[:, t], h, c, (i, f, g, o), c_new))
@@ -254,13 +285,17 @@ def forward(
     zero_output_for_mask: bool = False,
     activation: str = "tanh",
     recurrent_activation: str = "sigmoid",
+    input_dropout: Array | None = None,
+    recurrent_dropout: Array | None = None,
 ) -> Result:
     """Output, h and c in float64. With ``go_backwards`` sequences stay in processing order."""
     weights = _double(kernel, recurrent_kernel, bias)
     functions = ACTIVATIONS[activation][0], ACTIVATIONS[recurrent_activation][0]
+    units = weights[1].shape[0]
+    dropout = _Dropout.of(input_dropout, recurrent_dropout, x, units, go_backwards)
     trace = _run(
         np.asarray(x, np.float64), weights, h0, c0, mask, go_backwards, zero_output_for_mask,
-        functions,
+        functions, dropout,
     )  # fmt: skip
     output = trace.outputs if return_sequences else trace.outputs[:, -1]
     return Result(output, trace.h, trace.c)
@@ -283,13 +318,17 @@ def gradients(
     zero_output_for_mask: bool = False,
     activation: str = "tanh",
     recurrent_activation: str = "sigmoid",
+    input_dropout: Array | None = None,
+    recurrent_dropout: Array | None = None,
 ) -> Gradients:
     """Derivatives of sum(output d_output) + sum(h d_h) + sum(c d_c), by backpropagation in time."""
     kernel, recurrent_kernel, bias = _double(kernel, recurrent_kernel, bias)
     (act, d_act), (gate, d_gate) = ACTIVATIONS[activation], ACTIVATIONS[recurrent_activation]
+    units = recurrent_kernel.shape[0]
+    dropout = _Dropout.of(input_dropout, recurrent_dropout, x, units, go_backwards)
     trace = _run(
         np.asarray(x, np.float64), (kernel, recurrent_kernel, bias), h0, c0, mask, go_backwards,
-        zero_output_for_mask, (act, gate),
+        zero_output_for_mask, (act, gate), dropout,
     )  # fmt: skip
     batch, time, units = trace.outputs.shape
     d_outputs = np.zeros((batch, time, units))
@@ -309,18 +348,27 @@ def gradients(
         dh_new = np.where(now, dh + d_shown, 0.0)
         d_shown = np.where(now | zero_output_for_mask, 0.0, d_shown)
         dc_new = np.where(now, dc, 0.0) + d_act(step.c_new, dh_new * gate(o))
-        dz = np.concatenate(
-            [
-                d_gate(i, dc_new * act(g)),
-                d_gate(f, dc_new * step.c),
-                d_act(g, dc_new * gate(i)),
-                d_gate(o, dh_new * act(step.c_new)),
-            ],
-            axis=1,
+        dzs = (
+            d_gate(i, dc_new * act(g)),
+            d_gate(f, dc_new * step.c),
+            d_act(g, dc_new * gate(i)),
+            d_gate(o, dh_new * act(step.c_new)),
         )
-        dx[:, t] = dz @ kernel.T
-        dk, dr, db = dk + step.x.T @ dz, dr + step.h.T @ dz, db + dz.sum(0)
-        dh = np.where(now, 0.0, dh) + dz @ recurrent_kernel.T
+        masks = [(m[:, t], n) for m, n in zip(*dropout, strict=True)]
+        dx[:, t] = sum(
+            (dz @ k.T) * m for dz, k, (m, _) in zip(dzs, _by_gate(kernel), masks, strict=True)
+        )
+        dk += np.concatenate(
+            [(step.x * m).T @ dz for dz, (m, _) in zip(dzs, masks, strict=True)], 1
+        )
+        dr += np.concatenate(
+            [(step.h * n).T @ dz for dz, (_, n) in zip(dzs, masks, strict=True)], 1
+        )
+        db += np.concatenate(dzs, 1).sum(0)
+        dh = np.where(now, 0.0, dh) + sum(
+            (dz @ r.T) * n
+            for dz, r, (_, n) in zip(dzs, _by_gate(recurrent_kernel), masks, strict=True)
+        )
         dc = np.where(now, 0.0, dc) + dc_new * gate(f)
     if go_backwards:
         dx = dx[:, ::-1]
