@@ -12,7 +12,7 @@ call (except in the style ``tf_keras``, below). With gates i, f, g, o:
 
 ``implementation=1`` has four input masks in the styles ``keras`` and ``tf_keras`` too. tf_keras
 draws a mask a step only where its default code runs: an LSTM layer (no cell) with tanh, sigmoid and
-a bias, not unrolled. A rate of 1 drops nothing, except there, where it drops everything.
+a bias, not unrolled. A rate of 1 drops nothing, as in Keras on TensorFlow (tf_keras raises).
 
 Sources: Keras 3.15.1 ``LSTMCell.call`` (keras; since 3.8), Keras 3.6.0 (keras_3.0), tf_keras 2.21
 ``LSTM.call`` and ``LSTMCell.call`` (tf_keras), Keras 2.3.1 (keras_2; also Keras 1's, whose
@@ -59,7 +59,7 @@ class DropoutPlan(NamedTuple):
         if style == "tf_keras" and not is_cell and not config.recurrent_dropout:
             default = (config.activation, config.recurrent_activation) == ("tanh", "sigmoid")
             if default and config.use_bias and not config.unroll:
-                return cls("steps" if config.dropout > 0 else None, None)
+                return cls("steps" if 0 < config.dropout < 1 else None, None)
         if style == "keras_3.0":
             kind: Kind = "shared"
         elif style == "keras_2":
@@ -93,8 +93,6 @@ def mask_shape(kind: Kind, batch: int, steps: int, size: int) -> tuple[int, ...]
 def draw(shape: tuple[int, ...], rate: float, like: Tensor, generator: object) -> Tensor:
     """A mask of independent entries: 0 with probability ``rate``, else 1 / (1 - rate)."""
     assert generator is None or isinstance(generator, torch.Generator)
-    if rate >= 1:
-        return like.new_zeros(shape)
     # 16-bit floats cannot hold every 1 / (1 - rate); the rounding is that of the result alone.
     kept = torch.empty(shape, dtype=torch.float32, device=like.device)
     kept.bernoulli_(1 - rate, generator=generator)

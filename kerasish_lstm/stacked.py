@@ -37,9 +37,9 @@ _FLAGS = (
 class StackedLSTM(Stateful, WithLosses):
     """LSTMs, each over the outputs of the one below.
 
-    ``StackedLSTM([LSTMCell(4, 3), LSTMCell(3, 2)])`` is Keras's ``RNN([LSTMCell(3), LSTMCell(2)])``:
-    one mask and one direction for all, and a state for each cell. ``StackedLSTM(LSTMCell(4, 3))``
-    is ``RNN(LSTMCell(3))``. Each cell runs over the whole sequence before the next one, on the
+    ``StackedLSTM([LSTMCell(4, 3), LSTMCell(3, 2)])`` is Keras's
+    ``RNN([LSTMCell(3), LSTMCell(2)])``: one mask and one direction for all, and a state for each
+    cell. ``StackedLSTM(LSTMCell(4, 3))`` is ``RNN(LSTMCell(3))``. Each cell runs over the whole sequence before the next one, on the
     engine of an :class:`LSTM`; the numbers are those of Keras's step by step.
 
     ``StackedLSTM([LSTM(4, 3, return_sequences=True), Bidirectional(LSTM(3, 2))])`` is a chain of
@@ -311,8 +311,8 @@ class StackedLSTM(Stateful, WithLosses):
                 x = cleared(x, lengths)
             x = x.to(cell.compute_dtype)
             x, dropout = cell._dropout(x, given, training)
-            state = LSTMState(*(s.to(x.dtype) for s in state))
-            x, end = cell._recur(x, state, lengths, final_state, dropout, training)
+            begin = LSTMState(*(s.to(x.dtype) for s in state))
+            x, end = cell._recur(x, begin, lengths, final_state, dropout, training)
             ends.append(end)
 
         if steps is None:
