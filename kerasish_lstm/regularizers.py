@@ -120,8 +120,8 @@ class OrthogonalRegularizer(Regularizer):
         with torch.autocast(x.device.type, enabled=False):  # Keras's weights stay float32
             rows = x.to(torch.promote_types(x.dtype, torch.float32))
             rows = rows if self.mode == "rows" else rows.t()
-            inverse = rows.square().sum(1, keepdim=True).clamp(min=_EPSILON**2).rsqrt()
-            rows = rows * inverse.clamp(max=1 / _EPSILON)
+            # Keras clips after the root, whose slope at 0 torch would turn into NaN.
+            rows = rows * rows.square().sum(1, keepdim=True).clamp(min=_EPSILON**2).rsqrt()
             size = rows.shape[0]
             cosines = (rows @ rows.t()) * (1 - torch.eye(size, dtype=rows.dtype, device=x.device))
             pairs = size * (size - 1.0) / 2.0
