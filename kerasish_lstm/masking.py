@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ._inputs import Mask
 from .bidirectional import Bidirectional
 from .errors import ConfigError, InputError
 from .lstm import LSTM
 
-Mask = Tensor | Sequence[Tensor | None] | None
 Propagation = Literal["keras_3.15", "keras_3.16"]
 MaskValue = float | Sequence[Any] | np.ndarray | Tensor | Mapping[str, Any]
 
@@ -216,6 +216,25 @@ def embedding_mask(ids: Tensor) -> Tensor:
     return ids != 0
 
 
+def of_rnn(module: Any, mask: Tensor | None, entries: int) -> Any:
+    """The rule of Keras's RNN: a None for each entry of its state, which are h and c in an LSTM
+    and the cells in a stack."""
+    leaving = mask if module.return_sequences else None
+    return [leaving] + [None] * entries if module.return_state else leaving
+
+
+def _of_bidirectional(module: Bidirectional, mask: Tensor | None) -> Any:
+    leaving = mask if module.return_sequences else None
+    return (leaving, leaving) if module.merge_mode is None else leaving
+
+
+# What leaves a layer in Keras 3.15, given what went in. Files of other layers add theirs.
+RULES: dict[type[nn.Module], Callable[[Any, Tensor | None], Any]] = {
+    LSTM: lambda module, mask: of_rnn(module, mask, 2),
+    Bidirectional: _of_bidirectional,
+}
+
+
 @overload
 def compute_mask(
     module: LSTM[Tensor], mask: Mask, *, propagation: Propagation = ...
@@ -275,25 +294,11 @@ def compute_mask(module: nn.Module, mask: Mask, *, propagation: Propagation = "k
             f"compute_mask: the mask is a {type(mask).__name__}; pass a torch.Tensor of shape "
             "(B, T), None, or a list of these."
         )
-    return _leaving(module, mask if propagation == "keras_3.15" else None)
-
-
-def _leaving(module: nn.Module, mask: Tensor | None) -> Any:
-    """What leaves a module in Keras 3.15."""
-    if isinstance(module, LSTM):
-        return _of_rnn(module, mask, 2)
-    if isinstance(module, Bidirectional):
-        leaving = mask if module.return_sequences else None
-        return (leaving, leaving) if module.merge_mode is None else leaving
-    raise ConfigError(
-        f"compute_mask: a {type(module).__name__} has no rule here; LSTM and Bidirectional have "
-        "one. Layers that treat each step alone, such as torch.nn.Linear or Dropout, hand a mask "
-        "on as it is: use the mask itself."
-    )
-
-
-def _of_rnn(module: Any, mask: Tensor | None, entries: int) -> Any:
-    """The rule of Keras's RNN: a None for each entry of its state, which are h and c in an LSTM
-    and the cells in a stack."""
-    leaving = mask if module.return_sequences else None
-    return [leaving] + [None] * entries if module.return_state else leaving
+    rule = next((rule for kind, rule in RULES.items() if isinstance(module, kind)), None)
+    if rule is None:
+        raise ConfigError(
+            f"compute_mask: a {type(module).__name__} has no rule; these have one: "
+            f"{', '.join(kind.__name__ for kind in RULES)}. Layers that treat each step alone, "
+            "such as torch.nn.Linear or Dropout, hand a mask on as it is: use the mask itself."
+        )
+    return rule(module, mask if propagation == "keras_3.15" else None)
