@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias, cast, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ._configured import Configured
 from ._dropout import DropoutMasks
 from ._engines import LSTMState
 from ._inputs import Mask, as_mask, as_sequence, as_state
@@ -21,9 +22,10 @@ from .cell import LSTMCell
 from .errors import ConfigError, InputError, WeightMismatch
 from .lazy import learn
 from .lstm import LSTM
-from .masking import Propagation, compute_mask
+from .masking import RULES, compute_mask, of_rnn
 
 Layer: TypeAlias = LSTM[Any] | Bidirectional
+MaskPropagation = Literal["keras_3.15", "keras_3.16", "explicit"]
 _FLAGS = (
     "return_sequences",
     "return_state",
@@ -34,7 +36,7 @@ _FLAGS = (
 )
 
 
-class StackedLSTM(Stateful, WithLosses):
+class StackedLSTM(Configured, Stateful, WithLosses):
     """LSTMs, each over the outputs of the one below.
 
     ``StackedLSTM([LSTMCell(4, 3), LSTMCell(3, 2)])`` is Keras's
@@ -51,8 +53,11 @@ class StackedLSTM(Stateful, WithLosses):
             below.
         return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask,
             activity_regularizer: of a stack of cells, as in :class:`LSTM`. Layers have their own.
-        mask_propagation: in a chain of layers, which Keras's: see
-            :func:`kerasish_lstm.compute_mask`.
+        mask_propagation: in a chain of layers, how the mask goes up. ``"keras_3.15"`` and
+            ``"keras_3.16"`` as in a model of that Keras (see :func:`kerasish_lstm.compute_mask`);
+            ``"explicit"`` as if it were passed to each layer by hand. They differ where
+            ``initial_state`` is given: a Keras layer that gets one ignores the mask that comes
+            with its input, so that the lowest layer alone is masked.
         name, trainable: as in Keras.
         dtype: of a stack of cells, the dtype or policy to which its results are cast.
 
@@ -77,7 +82,7 @@ class StackedLSTM(Stateful, WithLosses):
         unroll: bool = False,
         zero_output_for_mask: bool = False,
         activity_regularizer: Any = None,
-        mask_propagation: Propagation = "keras_3.15",
+        mask_propagation: MaskPropagation = "keras_3.15",
         name: str | None = None,
         trainable: bool = True,
         dtype: DType = None,
@@ -109,10 +114,10 @@ class StackedLSTM(Stateful, WithLosses):
         self._flags = dict(zip(_FLAGS, map(bool, flags), strict=True))
         self._regularize_activity(activity_regularizer)
         self.activity_regularizer = activity_regularizer
-        if mask_propagation not in get_args(Propagation):
+        if mask_propagation not in get_args(MaskPropagation):
             raise ConfigError(
                 f"StackedLSTM: mask_propagation={mask_propagation!r} is not possible; allowed are "
-                f"{', '.join(map(repr, get_args(Propagation)))}."
+                f"{', '.join(map(repr, get_args(MaskPropagation)))}."
             )
         self.mask_propagation = mask_propagation
         self.name = name
@@ -368,12 +373,15 @@ class StackedLSTM(Stateful, WithLosses):
         for layer, size, given in zip(self._members, sizes, masks, strict=True):
             begin = None if initial_state is None else initial_state[at : at + size]
             at += size
-            result = layer(x, begin, mask, training, dropout_masks=given)
+            ignored = at > size and begin is not None and self.mask_propagation != "explicit"
+            seen = None if ignored else mask
+            result = layer(x, begin, seen, training, dropout_masks=given)
             outputs = 2 if getattr(layer, "merge_mode", "") is None else 1
             result = result if isinstance(result, tuple) else (result,)
             x = result[0]
             states.extend(result[outputs:])
-            mask = compute_mask(layer, mask, propagation=self.mask_propagation)
+            rule = "keras_3.15" if self.mask_propagation == "explicit" else self.mask_propagation
+            mask = compute_mask(layer, mask, propagation=rule)
             mask = mask[0] if isinstance(mask, list | tuple) else mask
         last = result[:outputs]
         return (*last, *states) if states or len(last) > 1 else last[0]
@@ -420,3 +428,16 @@ def _output_size(layer: Any) -> int:
         forward, backward = (part.units for part in _parts(layer))
         return forward + backward if layer.merge_mode == "concat" else forward
     return int(layer.units)
+
+
+def _leaving_mask(stack: Any, mask: Tensor | None) -> Any:
+    """The mask that leaves a stack: of cells as Keras's RNN has it, of layers that of the last."""
+    if stack.of_cells:
+        return of_rnn(stack, mask, 2 if stack.is_one_cell else len(stack.layers))
+    for layer in stack.layers:
+        leaving = compute_mask(layer, mask)
+        mask = leaving[0] if isinstance(leaving, list | tuple) else leaving
+    return leaving
+
+
+RULES[StackedLSTM] = _leaving_mask

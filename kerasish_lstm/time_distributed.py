@@ -9,14 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ._configured import Configured
 from ._losses import WithLosses, without_activity_losses
 from .bidirectional import Bidirectional
 from .errors import ConfigError, InputError
 from .lstm import LSTM
+from .masking import RULES
 from .stacked import StackedLSTM
 
 
-class TimeDistributed(WithLosses):
+class TimeDistributed(Configured, WithLosses):
     """Keras's ``TimeDistributed`` around an LSTM.
 
         output[:, i] = layer(x[:, i], mask=mask[:, i])    for each i of the outer time
@@ -166,3 +168,6 @@ def _stacked(result: Any) -> Tensor:
             f"{[tuple(p.shape) for p in parts]}, which cannot be stacked. Use one output."
         )
     return torch.stack(parts)
+
+
+RULES[TimeDistributed] = lambda module, mask: mask  # as Wrapper's, whatever the layer inside does

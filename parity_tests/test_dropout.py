@@ -316,7 +316,7 @@ def test_given_masks_are_used_and_the_others_drawn() -> None:
     [
         ({"dropout": 0.5}, DropoutMasks(torch.ones(B, T, F)), r"\(5, 3\), \(B, size\)"),
         ({"dropout": 0.5}, DropoutMasks(torch.ones(4, B, F)), r"is \(4, 5, 3\); it must be"),
-        ({"dropout": 0.5}, DropoutMasks(None, torch.ones(B, U)), r"no dropout there \(recurrent_dro"),
+        ({"dropout": 0.5}, DropoutMasks(None, torch.ones(B, U)), r"no dropout there \(recurrent_"),
         ({"recurrent_dropout": 0.5}, DropoutMasks(None, torch.ones(B, U)), r"\(4, 5, 2\), \(4, B"),
         ({"dropout": 0.5}, DropoutMasks(np.ones((B, F))), "is ndarray; it must"),
         ({}, DropoutMasks(torch.ones(B, F)), "dropout=0.0"),
