@@ -220,6 +220,8 @@ GROUPS = {
     "activations": ACTIVATION_CASES,
     "dropout": DROPOUT_CASES,
 }
+# For 16 bits. A stride coprime to every factor of the product meets each value of each flag.
+PRECISION = [*PRODUCT[::23], *SIZES]
 QUANTITIES = ("output", "h", "c", "d_x", "d_kernel", "d_recurrent_kernel", "d_bias", "d_h0", "d_c0")
 
 # What is recorded from live Keras for machines without it: strides that meet every value of every

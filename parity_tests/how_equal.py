@@ -1,9 +1,11 @@
-"""The numbers of the README: how far this package lies from Keras over the recorded cases.
+"""The numbers of the README: how far this package lies from Keras, in each precision.
 
     python -m parity_tests.how_equal [--device cuda]
 
-For each dtype the largest error over all golden cases and engines, relative to max(1, largest
-|truth|), where the truth is Keras's float64 result. Needs neither Keras nor TensorFlow.
+For each precision the largest error over its cases and engines, relative to max(1, largest
+|truth|), beside Keras's own. In float64 and float32 the truth is Keras's float64 result, over all
+golden cases; in 16 bits it is the float64 equations, over ``cases.PRECISION``. Needs neither Keras
+nor TensorFlow.
 
 Then, reported and asserted nowhere: a chaotic regime, weights from N(0, 1) at T = 100, where an
 ulp grows until any two implementations part.
@@ -13,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,26 +25,43 @@ from kerasish_lstm import LSTM
 from kerasish_lstm.parity import oracle
 from kerasish_lstm.parity.bounds import error
 
-from .cases import GOLDEN
+from .cases import GOLDEN, PRECISION
 from .make_goldens import FOLDER
-from .runs import ours
-from .test_parity import engines
+from .runs import ours, truth
+from .test_parity import ENGINES, engines
 
-ROWS = {
+COLUMNS = {
     "outputs, h and c": ("output", "h", "c"),
     "gradients": ("d_x", "d_kernel", "d_recurrent_kernel", "d_bias", "d_h0", "d_c0"),
 }
+COLUMN_OF = {name: column for column, names in COLUMNS.items() for name in names}
+# What the suite asserts of each.
+PROMISES = {
+    "float64": "1e-12",
+    "float32": "3 × Keras's own + 4 ulps",
+    "bfloat16": "3 × Keras's own",
+    "float16": "3 × Keras's own",
+    "mixed_bfloat16": "3 × Keras's own",
+    "mixed_float16": "3 × Keras's own",
+    "float32 under torch.autocast (bfloat16)": "3 × Keras's mixed_bfloat16",
+}
+Row = dict[str, dict[str, float | None]]  # {column: {"here": ..., "Keras": ...}}
 
 
-def measure(device: str = "cpu") -> dict[str, dict[str, float]]:
-    """{row: {"float64": ..., "float32": ..., "Keras float32": ...}}."""
+def _largest(found: Row, side: str, errors: dict[str, float]) -> None:
+    for name, value in errors.items():
+        cell = found[COLUMN_OF[name]]
+        cell[side] = max(cell[side] or 0.0, value)
+
+
+def measure(device: str = "cpu") -> dict[str, Row]:
+    """{precision: {column: {"here": ..., "Keras": ...}}}; Keras's is None where it is the truth."""
     manifest = json.loads((FOLDER / "manifest.json").read_text())
-    found = {row: {"float64": 0.0, "float32": 0.0, "Keras float32": 0.0} for row in ROWS}
-    rows = {name: row for row, names in ROWS.items() for name in names}
+    table: dict[str, Row] = {
+        row: {column: {"here": 0.0, "Keras": None} for column in COLUMNS} for row in PROMISES
+    }
     for limits in manifest["float32_errors"].values():
-        for name, value in limits.items():
-            cell = found[rows[name]]
-            cell["Keras float32"] = max(cell["Keras float32"], value)
+        _largest(table["float32"], "Keras", limits)
     tf32 = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     with np.load(FOLDER / "keras.npz") as goldens:
@@ -51,11 +72,28 @@ def measure(device: str = "cpu") -> dict[str, dict[str, float]]:
             for dtype in ("float64", "float32"):
                 for keywords in engines(case).values():
                     actual = ours(case, getattr(torch, dtype), device, **keywords)
-                    for name in names[case.id]:
-                        far = error(actual[name], goldens[f"{case.id}/{name}"])
-                        found[rows[name]][dtype] = max(found[rows[name]][dtype], far)
+                    errors = {
+                        n: error(actual[n], goldens[f"{case.id}/{n}"]) for n in names[case.id]
+                    }
+                    _largest(table[dtype], "here", errors)
+    for row, cells in table.items():
+        if row in ("float64", "float32"):
+            continue
+        autocast = "autocast" in row
+        policy = "mixed_bfloat16" if autocast else row
+        _largest(cells, "Keras", manifest["low_precision_errors"][policy])
+        dtype: Any = row if row.startswith("mixed") else getattr(torch, row, torch.float32)
+        for case in PRECISION:
+            exact = truth(case)
+            for keywords in ENGINES.values():
+                context: AbstractContextManager[Any] = nullcontext()
+                if autocast:
+                    context = torch.autocast(device, dtype=torch.bfloat16)
+                with context:
+                    actual = ours(case, dtype, device, **keywords)
+                _largest(cells, "here", {n: error(actual[n], v) for n, v in exact.items()})
     torch.backends.cudnn.allow_tf32 = tf32
-    return found
+    return table
 
 
 def chaos(device: str = "cpu") -> dict[str, float]:
@@ -88,12 +126,17 @@ def main() -> None:
     device = parser.parse_args().device
     found = measure(device)
     count = sum(map(len, GOLDEN.values()))
-    table = Table(title=f"Largest error over {count} cases recorded from Keras")
+    table = Table(
+        title=f"Largest errors; {count} cases recorded from Keras, {len(PRECISION)} in 16 bits"
+    )
     table.add_column("")
-    for header in ("float64", "float32", "Keras's own float32"):
-        table.add_column(header, justify="right")
+    for column in COLUMNS:
+        table.add_column(column, justify="right")
+        table.add_column("Keras's own", justify="right")
+    table.add_column("asserted")
     for row, cells in found.items():
-        table.add_row(row, *(f"{v:.1e}" for v in cells.values()))
+        numbers = [v for column in COLUMNS for v in cells[column].values()]
+        table.add_row(row, *("-" if v is None else f"{v:.1e}" for v in numbers), PROMISES[row])
     console = Console()
     console.print(table)
     regime = ", ".join(f"{name} {value:.1e}" for name, value in chaos(device).items())

@@ -3,7 +3,8 @@
     python -m parity_tests.make_goldens
 
 Writes parity_tests/goldens/keras.npz (float64 results) and manifest.json: versions, this command,
-the checksum of the results and of each case's inputs, and Keras's own float32 errors by group.
+the checksum of the results and of each case's inputs, Keras's own float32 errors by group, and its
+errors in 16 bits.
 Needs Keras 3 on TensorFlow.
 """
 
@@ -20,8 +21,9 @@ import numpy as np
 
 from kerasish_lstm.parity.bounds import error
 
-from .cases import GOLDEN, GROUPS, Case
+from .cases import GOLDEN, GROUPS, PRECISION, Case
 from .keras_live import KerasLive
+from .runs import truth
 
 FOLDER = Path(__file__).resolve().parent / "goldens"
 
@@ -32,6 +34,16 @@ def checksum(case: Case) -> str:
     for name, array in sorted(case.inputs().items()):
         sha.update(name.encode() + np.ascontiguousarray(array).tobytes())
     return sha.hexdigest()[:16]
+
+
+def largest_errors(keras: KerasLive, cases: list[Case], dtype: str) -> dict[str, float]:
+    """Keras's largest error in a dtype or policy against the float64 equations, by quantity."""
+    largest: dict[str, float] = {}
+    answers = keras.run([c.request(dtype) for c in cases])
+    for case, answer in zip(cases, answers, strict=True):
+        for name, value in truth(case).items():
+            largest[name] = max(largest.get(name, 0.0), error(answer[name], value))
+    return largest
 
 
 def main() -> None:
@@ -45,17 +57,20 @@ def main() -> None:
             )
             # The float32 limits are those of the whole group, as in the live leg.
             limits = float32.setdefault(group, {})
-            for case, truth, rounded in zip(cases, double, single, strict=True):
-                for name, value in truth.items():
+            for case, exact, rounded in zip(cases, double, single, strict=True):
+                for name, value in exact.items():
                     limits[name] = max(limits.get(name, 0.0), error(rounded[name], value))
                     if case in GOLDEN[group]:
                         arrays[f"{case.id}/{name}"] = value
+        low = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
+        low_precision = {dtype: largest_errors(keras, PRECISION, dtype) for dtype in low}
     data = npz(arrays)
     manifest = {
         "command": "python -m parity_tests.make_goldens",
         "versions": versions,
         "sha256": hashlib.sha256(data).hexdigest(),
         "float32_errors": float32,
+        "low_precision_errors": low_precision,
         "inputs": {c.id: checksum(c) for cases in GOLDEN.values() for c in cases},
     }
     FOLDER.mkdir(exist_ok=True)

@@ -14,7 +14,7 @@ from .cases import Case
 
 
 def build(
-    case: Case, arrays: dict[str, np.ndarray], dtype: torch.dtype, **keywords: object
+    case: Case, arrays: dict[str, np.ndarray], dtype: torch.dtype | str, **keywords: object
 ) -> LSTM:
     """The layer of a case, with its weights."""
     layer: LSTM = LSTM(
@@ -28,14 +28,15 @@ def build(
 
 
 def ours(
-    case: Case, dtype: torch.dtype, device: torch.device | str = "cpu", **keywords: object
+    case: Case, dtype: torch.dtype | str, device: torch.device | str = "cpu", **keywords: object
 ) -> dict[str, np.ndarray]:
-    """Outputs, states and gradients of a case, as float64 arrays.
+    """Outputs, states and gradients of a case, as float64 arrays; dtype may be a mixed policy.
 
     Every masked step of x holds NaN or infinity: they must reach nothing.
     """
     arrays = case.inputs()
     layer = build(case, arrays, dtype, **keywords).to(device)
+    dtype = layer.lstm.weight_ih_l0.dtype
     poisoned = dict(arrays)
     if "mask" in arrays:
         for name in {"x", "first_x"} & set(arrays):
