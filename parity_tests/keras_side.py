@@ -316,39 +316,6 @@ def run_tf_keras(keywords: dict[str, Any], arrays: dict[str, np.ndarray]) -> lis
     return [np.asarray(r) for r in result]
 
 
-def deviations() -> dict[str, Any]:
-    """What live Keras does at each row of deviations.txt."""
-    import keras
-    import tensorflow as tf
-
-    found: dict[str, Any] = {}
-    x = tf.constant([[0.3, 0.2, -0.9], [2.0, -1.0, 0.5]], "float64")
-    found["x"] = x.numpy()
-    for name in ("sparsemax", "gelu", "leaky_relu"):
-        found[name] = getattr(keras.activations, name)(x).numpy()
-    layer = keras.layers.LSTM(2)
-    poisoned = np.ones((1, 3, 2), np.float32)
-    poisoned[0, 1] = np.nan
-    with tf.GradientTape() as tape:
-        y = layer(tf.constant(poisoned), mask=tf.constant([[True, False, True]]))
-    gradients = tape.gradient(y, layer.trainable_weights[0].value)
-    found["masked"] = (bool(np.isfinite(y).all()), bool(np.isnan(gradients).any()))
-    try:
-        found["empty batch"] = layer(np.zeros((0, 3, 2), np.float32)).shape
-    except tf.errors.InvalidArgumentError as error:
-        found["empty batch"] = type(error).__name__
-    found["no feature"] = tuple(keras.layers.LSTM(2)(np.zeros((1, 3, 0), np.float32)).shape)
-    constant = keras.layers.LSTM(1, bias_initializer=keras.initializers.Constant(0.25))
-    constant.build((1, 3, 2))
-    found["bias"] = constant.get_weights()[2]
-    both = keras.layers.Bidirectional(keras.layers.LSTM(2, stateful=True, return_state=True))
-    try:
-        found["bidirectional"] = len(both(np.ones((1, 3, 2), np.float32)))
-    except TypeError as error:
-        found["bidirectional"] = type(error).__name__
-    return found
-
-
 def run_glu(x: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
     """A partial of glu in a Keras LSTM(2): the one unit that it leaves is broadcast to two."""
     import functools

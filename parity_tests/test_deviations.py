@@ -11,8 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from kerasish_lstm import ACTIVATIONS, LSTM, Bidirectional
-from kerasish_lstm.errors import ConfigError, NotBuiltError
+from kerasish_lstm import (
+    ACTIVATIONS,
+    LSTM,
+    Bidirectional,
+    LSTMCell,
+    Masking,
+    StackedLSTM,
+    TimeDistributed,
+    compute_mask,
+    initializers,
+    regularizers,
+)
+from kerasish_lstm.errors import ConfigError
 
 from .keras_live import KerasLive
 
@@ -24,7 +35,7 @@ def rows() -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def seen(keras: KerasLive) -> dict[str, Any]:
-    return keras.call("keras_side.deviations")
+    return keras.call("deviations_side.deviations")
 
 
 def activation(name: str, seen: dict[str, Any], by_the_book: np.ndarray) -> None:
@@ -70,8 +81,8 @@ def no_feature(seen: dict[str, Any]) -> None:
 
 def unit_forget_bias_document(seen: dict[str, Any]) -> None:
     assert list(seen["bias"]) == [0.25, 1.0, 0.25, 0.25]
-    with pytest.raises(NotBuiltError, match="bias_initializer"):
-        LSTM(2, 1, bias_initializer={"class_name": "Constant", "config": {"value": 0.25}})
+    layer: LSTM = LSTM(2, 1, bias_initializer=initializers.Constant(0.25))
+    assert layer.get_weights()[2].tolist() == [0.25, 1.0, 0.25, 0.25]
 
 
 def bidirectional_stateful_state(seen: dict[str, Any]) -> None:
@@ -84,9 +95,127 @@ def bidirectional_stateful_state(seen: dict[str, Any]) -> None:
     )
 
 
+X = torch.rand(5, 7, 3) - 0.5
+MASK = torch.rand(5, 7) < 0.6
+MASK[0, 1] = False
+
+
+def implementation_1_dropout(seen: dict[str, Any]) -> None:
+    assert seen["implementation 1"] == ["InvalidArgumentError", "runs"]
+    layer: LSTM = LSTM(3, 2, implementation=1, dropout=0.5)
+    assert layer(X).shape == (5, 2) and layer._plan == ("gates", None)
+
+
+def dropout_of_1(seen: dict[str, Any]) -> None:
+    assert seen["dropout 1"]
+    layer: LSTM = LSTM(3, 2, dropout=1.0, recurrent_dropout=1.0)
+    assert torch.equal(layer(X, training=True), layer(X, training=False))
+
+
+def mask_ignored_with_state(seen: dict[str, Any]) -> None:
+    assert seen["mask and state"] == {
+        "attached": True, "attached, with a state": True, "passed, with a state": False,
+    }  # fmt: skip
+    layers = [LSTM(3, 2, return_sequences=True), LSTM(2, 2)]
+    state = [torch.ones(5, 2)] * 4
+    y = layers[0](X, state[:2], MASK)
+    bare, masked = layers[1](y, state[:2]), layers[1](y, state[:2], MASK)
+    assert torch.equal(StackedLSTM(layers)(X, state, MASK), bare)
+    explicit = StackedLSTM(layers, mask_propagation="explicit")
+    assert torch.equal(explicit(X, state, MASK), masked) and not torch.equal(bare, masked)
+
+
+def backwards_mask_not_reversed(seen: dict[str, Any]) -> None:
+    assert seen["backwards mask"]
+    layer: LSTM = LSTM(3, 2, return_sequences=True, go_backwards=True)
+    assert compute_mask(layer, MASK) is MASK
+
+
+def masking_value_float32(seen: dict[str, Any]) -> None:
+    assert seen["masking 0.1"] == [[True, True]]
+    x = torch.tensor([[[0.1], [0.2]]], dtype=torch.float64)
+    assert Masking(0.1)(x)[1].all() and not Masking(0.1)(x.float())[1].all()
+
+
+def one_cell_in_a_list(seen: dict[str, Any]) -> None:
+    assert seen["one cell"] == ["runs", "ValueError"]
+    assert StackedLSTM([LSTMCell(3, 2)])(X, mask=MASK).shape == (5, 2)
+
+
+def stacked_reset(seen: dict[str, Any]) -> None:
+    assert seen["reset"] == "AttributeError"
+    stack = StackedLSTM([LSTMCell(3, 2), LSTMCell(2, 2)], stateful=True)
+    first = stack(X)
+    stack.reset_state()
+    assert torch.equal(stack(X), first)
+
+
+def stacked_float64(seen: dict[str, Any]) -> None:
+    assert seen["float64 stack"] == ["runs", "InvalidArgumentError"]
+    cells = [LSTMCell(3, 2, dtype="float64"), LSTMCell(2, 2, dtype="float64")]
+    assert StackedLSTM(cells)(X, mask=MASK).dtype == torch.float64
+
+
+def time_distributed_states(seen: dict[str, Any]) -> None:
+    assert seen["slices with states"] == (3, 2, 5, 2)
+    layer = TimeDistributed(LSTM(3, 2, return_state=True))
+    assert layer(torch.stack([X, X], 1)).shape == (3, 2, 5, 2)
+
+
+def time_distributed_activity(seen: dict[str, Any]) -> None:
+    assert seen["inner activity"] == 0
+    layer = TimeDistributed(LSTM(3, 2, activity_regularizer="l2"))
+    layer(torch.stack([X, X], 1))
+    assert layer.losses == []
+
+
+def bidirectional_weights(seen: dict[str, Any]) -> None:
+    assert not seen["weights"]
+    with pytest.warns(UserWarning, match=r"call set_weights\(\)"):
+        both = Bidirectional(LSTM(3, 2), weights=[torch.ones(3, 8).numpy()] * 6)
+    assert both.get_weights()[0].std() > 0
+
+
+def bidirectional_uneven_shape(seen: dict[str, Any]) -> None:
+    assert seen["uneven"] == (4, 7)
+    sequences = {"return_sequences": True}
+    other = LSTM(3, 5, go_backwards=True, **sequences)
+    both = Bidirectional(LSTM(3, 2, **sequences), backward_layer=other)
+    assert StackedLSTM([both, LSTM(7, 2)])(X).shape == (5, 2)
+
+
+def l1_l2_string(seen: dict[str, Any]) -> None:
+    assert seen["l1_l2"] == "ValueError"
+    layer: LSTM = LSTM(3, 2, kernel_regularizer="l1_l2")
+    assert torch.equal(layer.losses[0], regularizers.L1L2(0.01, 0.01)(layer.kernel))
+
+
+def orthogonal_regularizer_float64(seen: dict[str, Any]) -> None:
+    assert seen["orthogonal"] == ["runs", "InvalidArgumentError"]
+    wide: LSTM = LSTM(3, 2, kernel_regularizer="orthogonal_regularizer", dtype="float64")
+    assert wide.losses[0].dtype == torch.float64 and wide.losses[0].isfinite()
+
+
+def identity_gain(seen: dict[str, Any]) -> None:
+    assert seen["identity"] == {}
+    gain = initializers.serialize(initializers.Identity(gain=2.0))
+    assert gain is not None and gain["config"] == {"gain": 2.0}
+
+
+def initializer_of_another_shape(seen: dict[str, Any]) -> None:
+    assert seen["wrong shape"] == "runs"
+    with pytest.raises(ConfigError, match=r"gave a tensor of shape \(2, 8\) for \(3, 8\)"):
+        LSTM(3, 2, kernel_initializer=lambda shape, dtype: torch.ones(shape[0] - 1, shape[1]))
+
+
 SHOWN: list[Callable[[dict[str, Any]], None]] = [
     sparsemax_threshold, gelu_constant, leaky_relu_slope, masked_nan_gradients, empty_batch,
     no_feature, unit_forget_bias_document, bidirectional_stateful_state,
+    implementation_1_dropout, dropout_of_1, mask_ignored_with_state, backwards_mask_not_reversed,
+    masking_value_float32, one_cell_in_a_list, stacked_reset, stacked_float64,
+    time_distributed_states, time_distributed_activity, bidirectional_weights,
+    bidirectional_uneven_shape, l1_l2_string, orthogonal_regularizer_float64, identity_gain,
+    initializer_of_another_shape,
 ]  # fmt: skip
 
 

@@ -1,0 +1,146 @@
+"""What live Keras does at each row of deviations.txt; runs in the live-Keras process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+
+def deviations() -> dict[str, Any]:
+    """What live Keras does at each row of deviations.txt."""
+    import keras
+    import tensorflow as tf
+
+    found: dict[str, Any] = {}
+    x = tf.constant([[0.3, 0.2, -0.9], [2.0, -1.0, 0.5]], "float64")
+    found["x"] = x.numpy()
+    for name in ("sparsemax", "gelu", "leaky_relu"):
+        found[name] = getattr(keras.activations, name)(x).numpy()
+    layer = keras.layers.LSTM(2)
+    poisoned = np.ones((1, 3, 2), np.float32)
+    poisoned[0, 1] = np.nan
+    with tf.GradientTape() as tape:
+        y = layer(tf.constant(poisoned), mask=tf.constant([[True, False, True]]))
+    gradients = tape.gradient(y, layer.trainable_weights[0].value)
+    found["masked"] = (bool(np.isfinite(y).all()), bool(np.isnan(gradients).any()))
+    try:
+        found["empty batch"] = layer(np.zeros((0, 3, 2), np.float32)).shape
+    except tf.errors.InvalidArgumentError as error:
+        found["empty batch"] = type(error).__name__
+    found["no feature"] = tuple(keras.layers.LSTM(2)(np.zeros((1, 3, 0), np.float32)).shape)
+    constant = keras.layers.LSTM(1, bias_initializer=keras.initializers.Constant(0.25))
+    constant.build((1, 3, 2))
+    found["bias"] = constant.get_weights()[2]
+    both = keras.layers.Bidirectional(keras.layers.LSTM(2, stateful=True, return_state=True))
+    try:
+        found["bidirectional"] = len(both(np.ones((1, 3, 2), np.float32)))
+    except TypeError as error:
+        found["bidirectional"] = type(error).__name__
+    for look in (_dropout, _masks, _stacks, _wrappers, _objects):
+        found |= look(keras, tf)
+    return found
+
+
+def _outcome(call: Callable[[], Any]) -> str:
+    """The name of the error that a call raises, or "runs"."""
+    try:
+        call()
+    except Exception as error:  # whatever it is: the question is whether it runs
+        return type(error).__name__
+    return "runs"
+
+
+X = np.random.RandomState(0).uniform(-1, 1, (5, 7, 3)).astype(np.float32)
+MASK = np.random.RandomState(1).uniform(size=(5, 7)) < 0.6
+
+
+def _dropout(keras: Any, tf: Any) -> dict[str, Any]:
+    lstm = keras.layers.LSTM
+    one = lstm(2, dropout=1.0)
+    return {
+        "implementation 1": [
+            _outcome(lambda k=k: lstm(2, implementation=1, dropout=0.5, **k)(X, training=True))
+            for k in ({}, {"use_cudnn": False})
+        ],
+        "dropout 1": bool(np.array_equal(one(X, training=True), one(X))),
+    }
+
+
+def _masks(keras: Any, tf: Any) -> dict[str, Any]:
+    first, second = keras.layers.LSTM(2, return_sequences=True), keras.layers.LSTM(2)
+    y = first(X, mask=tf.constant(MASK))  # the mask hangs on y
+    bare = tf.constant(np.asarray(y))
+    state = [tf.ones((5, 2)), tf.ones((5, 2))]
+    mask = tf.constant(MASK)
+    same = {
+        "attached": np.array_equal(second(y), second(bare, mask=mask)),
+        "attached, with a state": np.array_equal(
+            second(y, initial_state=state), second(bare, initial_state=state)
+        ),
+        "passed, with a state": np.array_equal(
+            second(bare, initial_state=state, mask=mask), second(bare, initial_state=state)
+        ),
+    }
+    backwards = keras.layers.LSTM(2, return_sequences=True, go_backwards=True)
+    leaving = np.asarray(keras.src.backend.get_keras_mask(backwards(X, mask=mask)))
+    masking = keras.layers.Masking(0.1, dtype="float64")
+    masked = np.asarray(masking.compute_mask(tf.constant([[[0.1], [0.2]]], "float64")))
+    return {
+        "mask and state": same,
+        "backwards mask": bool(np.array_equal(leaving, MASK)),
+        "masking 0.1": masked.tolist(),
+    }
+
+
+def _stacks(keras: Any, tf: Any) -> dict[str, Any]:
+    cell, rnn = keras.layers.LSTMCell, keras.layers.RNN
+    stateful = rnn([cell(3), cell(2)], stateful=True)
+    stateful(X)
+    cells = [cell(3, dtype="float64"), cell(2, dtype="float64")]
+    wide = rnn(cells, dtype="float64")
+    return {
+        "one cell": [_outcome(lambda: rnn([cell(3)])(X)),
+                     _outcome(lambda: rnn([cell(3)])(X, mask=tf.constant(MASK)))],
+        "reset": _outcome(stateful.reset_state),
+        "float64 stack": [_outcome(lambda: wide(X)),
+                          _outcome(lambda: wide(X, mask=tf.constant(MASK)))],
+    }  # fmt: skip
+
+
+def _wrappers(keras: Any, tf: Any) -> dict[str, Any]:
+    layers = keras.layers
+    slices = np.stack([X, X * 2], 1)
+    states = layers.TimeDistributed(layers.LSTM(2, return_state=True))
+    active = layers.TimeDistributed(layers.LSTM(2, activity_regularizer="l2"))
+    active(slices)
+    weights = [np.ones((3, 8)), np.ones((2, 8)), np.ones(8)] * 2
+    both = layers.Bidirectional(layers.LSTM(2), weights=weights)
+    both(X)
+    uneven = layers.Bidirectional(
+        layers.LSTM(2, return_sequences=True),
+        backward_layer=layers.LSTM(5, return_sequences=True, go_backwards=True),
+    )
+    return {
+        "slices with states": tuple(states(slices).shape),
+        "inner activity": len(active.losses),
+        "weights": bool(np.array_equal(both.get_weights()[0], weights[0])),
+        "uneven": (uneven.compute_output_shape((5, 7, 3))[-1], uneven(X).shape[-1]),
+    }
+
+
+def _objects(keras: Any, tf: Any) -> dict[str, Any]:
+    orthogonal = keras.regularizers.OrthogonalRegularizer()
+    identity = keras.initializers.Identity(gain=2.0)
+    wrong = keras.layers.LSTM(
+        2, kernel_initializer=lambda shape, dtype: tf.ones((shape[0] - 1, shape[1]))
+    )
+    return {
+        "l1_l2": _outcome(lambda: keras.layers.LSTM(2, kernel_regularizer="l1_l2")),
+        "orthogonal": [
+            _outcome(lambda d=d: orthogonal(tf.constant(X[0], d))) for d in ("float32", "float64")
+        ],
+        "identity": keras.initializers.serialize(identity)["config"],
+        "wrong shape": _outcome(lambda: wrong.build((5, 7, 3))),
+    }
