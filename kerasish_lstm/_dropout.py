@@ -21,6 +21,7 @@ Sources: Keras 3.15.1 ``LSTMCell.call`` (keras; since 3.8), Keras 3.6.0 (keras_3
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -73,6 +74,9 @@ class DropoutPlan(NamedTuple):
         )
 
 
+NO_PLAN = DropoutPlan(None, None)
+
+
 def on_input(x: Tensor, masks: DropoutMasks, plan: DropoutPlan) -> tuple[Tensor, DropoutMasks]:
     """x (B, T, F) under its mask, and the masks that are left for the engine."""
     if masks.input is None or plan.input == "gates":
@@ -105,7 +109,7 @@ def prepared(
     config: LSTMConfig,
     x: Tensor,
     generator: object,
-    label: str,
+    label: Callable[[], str],
 ) -> DropoutMasks:
     """The masks of a call in training: those given, checked, and the others drawn.
 
@@ -125,7 +129,7 @@ def prepared(
         if kind is None:
             if mask is not None:
                 raise InputError(
-                    f"{label}: dropout_masks.{name} was given, and the layer has no dropout there "
+                    f"{label()}: dropout_masks.{name} was given, and the layer has no dropout there "
                     f"({'dropout' if name == 'input' else 'recurrent_dropout'}={rate})."
                 )
             masks.append(None)
@@ -138,12 +142,12 @@ def prepared(
             found = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
             meaning = {"shared": "(B, size)", "gates": "(4, B, size)", "steps": "(B, T, size)"}
             raise InputError(
-                f"{label}: dropout_masks.{name} is {found}; it must be a tensor of shape {shape}, "
+                f"{label()}: dropout_masks.{name} is {found}; it must be a tensor of shape {shape}, "
                 f"{meaning[kind]}: see kerasish_lstm.DropoutMasks."
             )
         if mask.device != x.device:
             raise InputError(
-                f"{label}: dropout_masks.{name} is on {mask.device}, the input on {x.device}. "
+                f"{label()}: dropout_masks.{name} is on {mask.device}, the input on {x.device}. "
                 "Move it with .to()."
             )
         masks.append(mask.to(x.dtype))

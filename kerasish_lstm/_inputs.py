@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,45 +11,46 @@ from torch import Tensor
 from ._engines import LSTMState
 from .errors import InputError
 
+Label = Callable[[], str]  # what errors call a layer; composing it at each call would cost time
 InitialState = LSTMState | Sequence[Tensor]
 Mask = Tensor | Sequence[Tensor | None] | None
 
 
-def as_sequence(x: Any, input_size: int, like: Tensor, label: str) -> Tensor:
+def as_sequence(x: Any, input_size: int, like: Tensor, label: Label) -> Tensor:
     """x (B, T, F), if it fits a layer whose parameters are as ``like``; not yet in their dtype."""
     if not isinstance(x, Tensor):
         raise InputError(
-            f"{label}: the input is a {type(x).__name__}; pass a torch.Tensor of shape "
+            f"{label()}: the input is a {type(x).__name__}; pass a torch.Tensor of shape "
             "(B, T, F) (torch.as_tensor makes one of an array or a list)."
         )
     if x.ndim != 3:
         raise InputError(
-            f"{label}: the input has shape {tuple(x.shape)}; it must have 3 axes, "
+            f"{label()}: the input has shape {tuple(x.shape)}; it must have 3 axes, "
             "(batch, time, features)."
             + (" Add the batch axis: x.unsqueeze(0)." if x.ndim == 2 else "")
         )
     if x.shape[2] != input_size:
         raise InputError(
-            f"{label}: the input has shape {tuple(x.shape)}, so {x.shape[2]} features; "
+            f"{label()}: the input has shape {tuple(x.shape)}, so {x.shape[2]} features; "
             f"the layer takes {input_size}. Axes are (batch, time, features)."
         )
     if x.shape[1] == 0:
-        raise InputError(f"{label}: the input has no time step: shape {tuple(x.shape)}.")
+        raise InputError(f"{label()}: the input has no time step: shape {tuple(x.shape)}.")
     return as_real(x, like, label)
 
 
-def as_real(x: Tensor, like: Tensor, label: str) -> Tensor:
+def as_real(x: Tensor, like: Tensor, label: Label) -> Tensor:
     """x, if it is real and on the parameters' device."""
     if x.is_complex():
-        raise InputError(f"{label}: the input is complex ({x.dtype}); pass real numbers.")
+        raise InputError(f"{label()}: the input is complex ({x.dtype}); pass real numbers.")
     if x.device != like.device:
         raise InputError(
-            f"{label}: the input is on {x.device}, the layer on {like.device}. Move one with .to()."
+            f"{label()}: the input is on {x.device}, the layer on {like.device}. Move one with .to()."
         )
     return x
 
 
-def as_mask(mask: Any, x: Tensor, label: str) -> Tensor | None:
+def as_mask(mask: Any, x: Tensor, label: Label) -> Tensor | None:
     """The mask as bool (B, T), or None."""
     if isinstance(mask, list | tuple) and mask and (mask[0] is None or torch.is_tensor(mask[0])):
         mask = mask[0]  # Keras: of a list of masks, the first is the sequence's
@@ -57,7 +58,7 @@ def as_mask(mask: Any, x: Tensor, label: str) -> Tensor | None:
         return None
     if not isinstance(mask, Tensor):
         raise InputError(
-            f"{label}: the mask is a {type(mask).__name__}; pass a torch.Tensor of shape "
+            f"{label()}: the mask is a {type(mask).__name__}; pass a torch.Tensor of shape "
             f"(B, T) = {tuple(x.shape[:2])}, True where a step counts."
         )
     shape = tuple(mask.shape)
@@ -65,51 +66,51 @@ def as_mask(mask: Any, x: Tensor, label: str) -> Tensor | None:
         mask = mask.squeeze(2)
     if mask.ndim != 2 or mask.shape[1] != x.shape[1] or mask.shape[0] not in (1, x.shape[0]):
         raise InputError(
-            f"{label}: the mask has shape {shape}; for an input of shape "
+            f"{label()}: the mask has shape {shape}; for an input of shape "
             f"{tuple(x.shape)} it must be (B, T) = {tuple(x.shape[:2])}."
         )
     if mask.device != x.device:
         raise InputError(
-            f"{label}: the mask is on {mask.device}, the input on {x.device}. Move it with .to()."
+            f"{label()}: the mask is on {mask.device}, the input on {x.device}. Move it with .to()."
         )
     steps: Tensor = mask.to(torch.bool).expand(x.shape[0], -1)
     return steps
 
 
-def as_pair(state: Any, units: int, label: str) -> tuple[Tensor, Tensor]:
+def as_pair(state: Any, units: int, label: Label) -> tuple[Tensor, Tensor]:
     """(h, c) of what the caller gave as a state."""
     if not isinstance(state, list | tuple):
         raise InputError(
-            f"{label}: initial_state is a {type(state).__name__}; pass a pair (h, c), a "
+            f"{label()}: initial_state is a {type(state).__name__}; pass a pair (h, c), a "
             f"list, a tuple or an LSTMState, each of shape (B, {units})."
         )
     if len(state) != 2:
         raise InputError(
-            f"{label}: initial_state has {len(state)} entries; it must have 2, (h, c)."
+            f"{label()}: initial_state has {len(state)} entries; it must have 2, (h, c)."
         )
     for letter, s in zip("hc", state, strict=True):
         if not isinstance(s, Tensor) or s.is_complex():
             raise InputError(
-                f"{label}: initial_state's {letter} is a "
+                f"{label()}: initial_state's {letter} is a "
                 f"{s.dtype if isinstance(s, Tensor) else type(s).__name__}; pass a real "
                 f"torch.Tensor of shape (B, {units})."
             )
     return state[0], state[1]
 
 
-def as_state(state: Any, units: int, x: Tensor, label: str) -> LSTMState:
+def as_state(state: Any, units: int, x: Tensor, label: Label) -> LSTMState:
     """The caller's state for an input x (B, ...), each (B, U), in x's dtype."""
     batch = x.shape[0]
     pair = []
     for letter, s in zip("hc", as_pair(state, units, label), strict=True):
         if s.shape not in ((batch, units), (1, units), (units,)):
             raise InputError(
-                f"{label}: initial_state's {letter} has shape {tuple(s.shape)}; "
+                f"{label()}: initial_state's {letter} has shape {tuple(s.shape)}; "
                 f"it must be (B, units) = {(batch, units)}."
             )
         if s.device != x.device:
             raise InputError(
-                f"{label}: initial_state's {letter} is on {s.device}, "
+                f"{label()}: initial_state's {letter} is on {s.device}, "
                 f"the input on {x.device}. Move it with .to()."
             )
         pair.append(s.to(x.dtype).expand(batch, units))

@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 from . import activations, constraints, initializers, regularizers
-from ._dropout import NO_DROPOUT, DropoutMasks, DropoutPlan, on_input, prepared
+from ._dropout import NO_DROPOUT, NO_PLAN, DropoutMasks, DropoutPlan, on_input, prepared
 from ._engines import CastLSTM, LSTMState, TorchLSTM, fused, scan, why_not_fused
 from ._losses import WithLosses
 from .config import LSTMConfig
@@ -110,6 +110,7 @@ class Recurrent(WithLosses):
         self.lstm.to_empty(device=torch.get_default_device() if device is None else device)
         self._activation = activations.function(self.config.activation)
         self._recurrent_activation = activations.function(self.config.recurrent_activation)
+        self._planned: tuple[LSTMConfig | None, DropoutPlan] = (None, NO_PLAN)
         self._generator: torch.Generator | None = None
         self._learn_hook: RemovableHandle | None = None  # of a lazy one
         self.register_load_state_dict_pre_hook(_take_plain_keys)  # type: ignore[no-untyped-call]
@@ -211,6 +212,9 @@ class Recurrent(WithLosses):
         """What error messages call this one."""
         own = f"{self._kind}(input_size={self.input_size}, units={self.units})"
         return f"{own} {self.name!r}" if self.name else own
+
+    def _describe(self) -> str:
+        return self._label
 
     def extra_repr(self) -> str:
         default = LSTMConfig(self.units)
@@ -347,7 +351,7 @@ class Recurrent(WithLosses):
     ) -> tuple[Tensor, DropoutMasks]:
         """x (B, T, F) under its dropout mask, and the masks that are left for the engine."""
         masks = self._masks_of_a_call(x, given, training)
-        return on_input(x, masks, self._plan)
+        return (x, masks) if masks is NO_DROPOUT else on_input(x, masks, self._plan)
 
     def _masks_of_a_call(
         self, x: Tensor, given: DropoutMasks | None, training: bool
@@ -366,9 +370,9 @@ class Recurrent(WithLosses):
                 f"{self._label} was called in training mode, in which these matter:\n{listed}\n"
                 "Call layer.eval(), or pass training=False, to use it for inference."
             )
-        if self._plan == (None, None) and given is None:
+        if given is None and self._plan == NO_PLAN:
             return NO_DROPOUT
-        return prepared(given, self._plan, self.config, x, self._dropout_generator(x), self._label)
+        return prepared(given, self._plan, self.config, x, self._dropout_generator(x), self._describe)
 
     def _dropout_generator(self, x: Tensor) -> torch.Generator | None:
         """The generator of the dropout masks: the layer's own where it has a seed."""
@@ -382,25 +386,29 @@ class Recurrent(WithLosses):
     def compute_dtype(self) -> torch.dtype:
         """The dtype of the arithmetic and of the results: the parameters', or 16 bits if mixed."""
         stored = self.lstm.weight_hh_l0.dtype
-        mixed = MIXED.get(self.config.dtype or "") if stored == torch.float32 else None
-        return stored if mixed is None else mixed
+        mixed = None if self.config.dtype is None else MIXED.get(self.config.dtype)
+        return stored if mixed is None or stored != torch.float32 else mixed
 
     def _for_engine(self) -> TorchLSTM:
         """The parameters in the dtype of the arithmetic."""
-        dtype = self.compute_dtype
-        if dtype == self.lstm.weight_hh_l0.dtype:
-            return self.lstm
-        return cast(TorchLSTM, CastLSTM(self.lstm, dtype))
+        lstm, dtype = self.lstm, self.compute_dtype
+        if dtype == lstm.weight_hh_l0.dtype:
+            return lstm
+        return cast(TorchLSTM, CastLSTM(lstm, dtype))
 
     def why_not_fused(self, training: bool | None = None) -> str | None:
         """Why the fused engine cannot compute this layer, or None where it can."""
         training = self.training if training is None else training
-        return why_not_fused(self.config, self._plan if training else DropoutPlan(None, None))
+        return why_not_fused(self.config, self._plan if training else NO_PLAN)
 
     @property
     def _plan(self) -> DropoutPlan:
         """Which dropout masks it needs in training."""
-        return DropoutPlan.of(self.config, is_cell=self._kind == "LSTMCell")
+        config, plan = self._planned
+        if config is not self.config:
+            plan = DropoutPlan.of(self.config, is_cell=self._kind == "LSTMCell")
+            self._planned = self.config, plan
+        return plan
 
     def _recur(
         self,

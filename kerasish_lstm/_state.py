@@ -21,10 +21,10 @@ class Stateful(nn.Module):
 
     _state: tuple[LSTMState, ...] | None
 
-    def _stored(self, batch: int, label: str) -> tuple[LSTMState, ...] | None:
+    def _stored(self, batch: int, label: Callable[[], str]) -> tuple[LSTMState, ...] | None:
         if self._state is not None and self._state[0].h.shape[0] != batch:
             raise StateError(
-                f"{label} is stateful and holds the state of a batch of "
+                f"{label()} is stateful and holds the state of a batch of "
                 f"{self._state[0].h.shape[0]}; this batch has {batch}. Call reset_state() before "
                 "another batch size."
             )

@@ -191,6 +191,9 @@ class StackedLSTM(Configured, Stateful, WithLosses):
             f" {self.name!r}" if self.name else ""
         )
 
+    def _describe(self) -> str:
+        return self._label
+
     def extra_repr(self) -> str:
         parts = [f"{k}=True" for k, v in self._flags.items() if v]
         return ", ".join(parts + ([f"name={self.name!r}"] if self.name else []))
@@ -299,8 +302,8 @@ class StackedLSTM(Configured, Stateful, WithLosses):
         cells = [cast(LSTMCell, cell) for cell in self.layers]
         if is_lazy(cells[0].lstm.weight_ih_l0) and isinstance(x, Tensor) and x.ndim == 3:
             learn(cells[0], x.shape[2])
-        x = as_sequence(x, self.input_size, cells[0].lstm.weight_ih_l0, self._label)
-        steps = as_mask(mask, x, self._label)
+        x = as_sequence(x, self.input_size, cells[0].lstm.weight_ih_l0, self._describe)
+        steps = as_mask(mask, x, self._describe)
         states = self._begin(x, initial_state)
         if self.go_backwards:
             x = x.flip(1)
@@ -334,7 +337,7 @@ class StackedLSTM(Configured, Stateful, WithLosses):
         return (output, *ends[0]) if self.is_one_cell else (output, *ends)
 
     def _begin(self, x: Tensor, initial_state: Sequence[Any] | None) -> list[LSTMState]:
-        stored = self._stored(len(x), self._label) if self.stateful else None
+        stored = self._stored(len(x), self._describe) if self.stateful else None
         cells = [cast(LSTMCell, cell) for cell in self.layers]
         if initial_state is None:
             return list(stored) if stored else [cell.get_initial_state(len(x)) for cell in cells]
@@ -347,7 +350,7 @@ class StackedLSTM(Configured, Stateful, WithLosses):
                 f"entries; pass [(h, c), ...], one pair for each of the {len(cells)} cells."
             )
         return [
-            as_state(s, cell.units, x, f"{self._label}, cell {i}")
+            as_state(s, cell.units, x, lambda i=i: f"{self._label}, cell {i}")  # type: ignore[misc]
             for i, (s, cell) in enumerate(zip(initial_state, cells, strict=True))
         ]
 
