@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ._configured import Configured
-from ._losses import WithLosses, without_activity_losses
+from ._losses import WithLosses, losses_of_slices
 from .bidirectional import Bidirectional
 from .errors import ConfigError, InputError
 from .lstm import LSTM
@@ -33,7 +33,7 @@ class TimeDistributed(Configured, WithLosses):
     Keras, whose shape inference knows nothing of it.
 
     A stateful layer carries its state along the outer time. The layer's own activity regularizer
-    has no effect inside, as in Keras.
+    has no effect, and those of layers inside it count once for each slice: so it is in Keras.
 
     Raises:
         ConfigError: another layer, or results of different shapes (``return_state`` with
@@ -97,7 +97,7 @@ class TimeDistributed(Configured, WithLosses):
                 f"must be a torch.Tensor of shape {tuple(x.shape[:3])}."
             )
         training = self.training if training is None else bool(training)
-        with without_activity_losses():
+        with losses_of_slices(self.layer, 1 if self.layer.stateful else x.shape[1]):
             if self.layer.stateful:  # the state goes from slice to slice
                 slices = [
                     _stacked(self.layer(s, mask=None if mask is None else mask[:, i],

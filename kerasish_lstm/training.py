@@ -18,7 +18,8 @@ def constrain(optimizer: torch.optim.Optimizer, module: nn.Module) -> Any:
     """Make an optimizer apply the constraints of every layer in a module after each step.
 
     As Keras's optimizers do: once the step is done, each weight that has a constraint, is one of
-    the optimizer's and has a gradient is overwritten in place by its constrained value.
+    the optimizer's and has a gradient is overwritten in place by its constrained value. A step
+    that a ``GradScaler`` skips leaves the weights as they are.
 
     Args:
         optimizer: any torch optimizer over parameters of the module.
@@ -42,6 +43,10 @@ def constrain(optimizer: torch.optim.Optimizer, module: nn.Module) -> Any:
         )
 
     def after_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        # Set for the step by a GradScaler, where the optimizer skips it by itself (fused=True).
+        infinite = getattr(optimizer, "found_inf", None)
+        if infinite is not None and bool(infinite):
+            return
         stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
         for layer in constrained:
             layer.apply_constraints(lambda p: id(p) in stepped and p.grad is not None)
