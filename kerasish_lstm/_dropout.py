@@ -129,8 +129,8 @@ def prepared(
         if kind is None:
             if mask is not None:
                 raise InputError(
-                    f"{label()}: dropout_masks.{name} was given, and the layer has no dropout there "
-                    f"({'dropout' if name == 'input' else 'recurrent_dropout'}={rate})."
+                    f"{label()}: dropout_masks.{name} was given, and the layer has no dropout "
+                    f"there ({'dropout' if name == 'input' else 'recurrent_dropout'}={rate})."
                 )
             masks.append(None)
             continue
@@ -142,8 +142,8 @@ def prepared(
             found = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
             meaning = {"shared": "(B, size)", "gates": "(4, B, size)", "steps": "(B, T, size)"}
             raise InputError(
-                f"{label()}: dropout_masks.{name} is {found}; it must be a tensor of shape {shape}, "
-                f"{meaning[kind]}: see kerasish_lstm.DropoutMasks."
+                f"{label()}: dropout_masks.{name} is {found}; it must be a tensor of shape "
+                f"{shape}, {meaning[kind]}: see kerasish_lstm.DropoutMasks."
             )
         if mask.device != x.device:
             raise InputError(

@@ -45,7 +45,8 @@ def as_real(x: Tensor, like: Tensor, label: Label) -> Tensor:
         raise InputError(f"{label()}: the input is complex ({x.dtype}); pass real numbers.")
     if x.device != like.device:
         raise InputError(
-            f"{label()}: the input is on {x.device}, the layer on {like.device}. Move one with .to()."
+            f"{label()}: the input is on {x.device}, the layer on {like.device}. "
+            "Move one with .to()."
         )
     return x
 

@@ -41,8 +41,9 @@ class StackedLSTM(Configured, Stateful, WithLosses):
 
     ``StackedLSTM([LSTMCell(4, 3), LSTMCell(3, 2)])`` is Keras's
     ``RNN([LSTMCell(3), LSTMCell(2)])``: one mask and one direction for all, and a state for each
-    cell. ``StackedLSTM(LSTMCell(4, 3))`` is ``RNN(LSTMCell(3))``. Each cell runs over the whole sequence before the next one, on the
-    engine of an :class:`LSTM`; the numbers are those of Keras's step by step.
+    cell. ``StackedLSTM(LSTMCell(4, 3))`` is ``RNN(LSTMCell(3))``. Each cell runs over the whole
+    sequence before the next one, on the engine of an :class:`LSTM`; the numbers are those of Keras's
+    step by step.
 
     ``StackedLSTM([LSTM(4, 3, return_sequences=True), Bidirectional(LSTM(3, 2))])`` is a chain of
     whole layers, as a Keras model has it; the mask goes from layer to layer as in Keras.
