@@ -7,12 +7,14 @@ from .activations import ACTIVATIONS
 from .bidirectional import MERGES, Bidirectional
 from .cell import LSTMCell
 from .config import LSTMConfig
-from .convert import from_keras, load_keras, to_keras
+from .convert import from_keras, load_keras, register_keras_objects, to_keras
 from .lazy import LazyLSTM, LazyLSTMCell
 from .lstm import LSTM
 from .masking import Masking, compute_mask, embedding_mask
 from .optimizers import keras_adam
+from .plain import from_torch, to_torch, why_not_torch
 from .stacked import StackedLSTM
+from .storage import load_safetensors, save_safetensors
 from .time_distributed import TimeDistributed
 from .training import accumulate_losses, constrain, regularization_loss
 from .weights import LAYOUTS, LSTMWeights, relayout
@@ -43,11 +45,17 @@ __all__ = [
     "embedding_mask",
     "errors",
     "from_keras",
+    "from_torch",
     "initializers",
     "keras_adam",
     "load_keras",
+    "load_safetensors",
+    "register_keras_objects",
     "regularization_loss",
     "regularizers",
     "relayout",
+    "save_safetensors",
     "to_keras",
+    "to_torch",
+    "why_not_torch",
 ]

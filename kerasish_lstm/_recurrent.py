@@ -201,7 +201,7 @@ class Recurrent(WithLosses):
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        self.lstm.requires_grad_(bool(value))
+        set_trainable(self, value)
 
     def count_params(self) -> int:
         """The number of weights as Keras's ``summary()`` counts them: 4U(F + U + 1)."""
@@ -219,8 +219,11 @@ class Recurrent(WithLosses):
     def extra_repr(self) -> str:
         default = LSTMConfig(self.units)
         parts = [str(self.input_size), str(self.units)]
+        hidden = {"units", "dtype"}
+        if not (self.config.dropout or self.config.recurrent_dropout):
+            hidden.add("dropout_style")
         for field, value in vars(self.config).items():
-            if field not in ("units", "dtype") and value != getattr(default, field):
+            if field not in hidden and value != getattr(default, field):
                 shown = getattr(value, "__name__", repr(value)) if callable(value) else repr(value)
                 parts.append(f"{field}={shown}")
         return ", ".join(parts)
@@ -372,7 +375,9 @@ class Recurrent(WithLosses):
             )
         if given is None and self._plan == NO_PLAN:
             return NO_DROPOUT
-        return prepared(given, self._plan, self.config, x, self._dropout_generator(x), self._describe)
+        return prepared(
+            given, self._plan, self.config, x, self._dropout_generator(x), self._describe
+        )
 
     def _dropout_generator(self, x: Tensor) -> torch.Generator | None:
         """The generator of the dropout masks: the layer's own where it has a seed."""
@@ -430,6 +435,12 @@ class Recurrent(WithLosses):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         if not is_lazy(self.lstm.weight_ih_l0):
             self.lstm.flatten_parameters()  # a copy's parameters lie apart, which costs cuDNN
+
+
+def set_trainable(module: nn.Module, value: bool) -> None:
+    """Set ``requires_grad`` of every parameter, also of one that is lazy, which torch refuses."""
+    for parameter in module.parameters():
+        parameter.requires_grad = bool(value)
 
 
 def result_dtype(dtype: DType, kind: str) -> torch.dtype | None:

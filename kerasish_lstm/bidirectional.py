@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ._configured import Configured
 from ._dropout import DropoutMasks
 from ._inputs import Mask
 from ._losses import WithLosses
-from ._recurrent import DType, result_dtype
+from ._recurrent import DType, result_dtype, set_trainable
 from .errors import ConfigError, InputError, WeightMismatch
 from .lazy import LazyLSTM
 from .lstm import LSTM
@@ -28,7 +29,7 @@ MERGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-class Bidirectional(WithLosses):
+class Bidirectional(Configured, WithLosses):
     """Keras's ``Bidirectional`` around an LSTM.
 
         f = forward_layer(x);  b = backward_layer(x), flipped back to time if a sequence
@@ -111,7 +112,7 @@ class Bidirectional(WithLosses):
                 stacklevel=2,
             )
         if not trainable:
-            self.requires_grad_(False)
+            set_trainable(self, False)
 
     def _check_directions(self) -> None:
         forward, backward = self.forward_layer.config, self.backward_layer.config

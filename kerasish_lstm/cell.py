@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
+from ._configured import Configured
 from ._dropout import DropoutMasks
 from ._engines import LSTMState, input_product, lstm_step
 from ._inputs import InitialState, as_real, as_state
@@ -15,7 +16,7 @@ from .config import Activation, DropoutStyle, LSTMConfig
 from .errors import InputError
 
 
-class LSTMCell(Recurrent):
+class LSTMCell(Configured, Recurrent):
     """Keras's LSTMCell on torch tensors: one step.
 
         i, f, g, o = split(x K + h R + b, 4)
@@ -145,11 +146,11 @@ class LSTMCell(Recurrent):
                 f"{self._label}: the input of a step is {found}; it must be a torch.Tensor of "
                 f"shape (batch, features) = (B, {self.input_size})."
             )
-        x = as_real(x, self.lstm.weight_ih_l0, self._label).to(self.compute_dtype)
+        x = as_real(x, self.lstm.weight_ih_l0, self._describe).to(self.compute_dtype)
         if states is None:
             state = self.get_initial_state(len(x))
         else:
-            state = as_state(states, self.units, x, self._label)
+            state = as_state(states, self.units, x, self._describe)
         if training and dropout_masks is None and self._plan != (None, None):
             dropout_masks = self._cached_masks = self._masks_kept_for(x)
         sequence, left = self._dropout(x.unsqueeze(1), dropout_masks, training)

@@ -7,8 +7,9 @@ The only place that knows both torch modules and Keras. ``keras`` and ``tf_keras
 from __future__ import annotations
 
 import dataclasses
+import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +17,16 @@ import numpy as np
 import torch
 
 from . import files
+from ._engines import LSTMState
+from ._recurrent import Recurrent
+from .bidirectional import Bidirectional
+from .cell import LSTMCell
 from .config import LSTMConfig
 from .errors import ConfigError, FileFormatError, KerasishError, NotBuiltError
 from .lstm import LSTM
+from .serialization import keras_class
+from .stacked import StackedLSTM
+from .time_distributed import TimeDistributed
 from .weights import LSTMWeights
 
 Backend = Literal["keras", "tf_keras"]
@@ -35,55 +43,135 @@ _DTYPES = {
 _FOREIGN = {"keras": "hard_sigmoid_v2", "tf_keras": "hard_sigmoid_v3"}
 
 
-def from_keras(layer: Any) -> LSTM[Any]:
-    """The equal :class:`LSTM` of a live ``keras.layers.LSTM`` or ``tf_keras.layers.LSTM``.
+def from_keras(layer: Any) -> Any:
+    """The equal module of a live Keras layer, of Keras 3 or tf_keras.
+
+        LSTM, LSTMCell, Bidirectional, TimeDistributed    the class of the same name
+        RNN over LSTMCells, stacked or one                StackedLSTM
 
     Args:
         layer: a built layer. Nothing of it is changed, and no array is shared.
 
     Returns:
-        A layer with its config, weights, dtype (mixed policies keep float32 parameters) and, where
-        it is stateful, its state.
+        A module with its config, weights, dtype and, where it is stateful, its state.
 
     Raises:
-        ConfigError: not an LSTM layer, not built yet, or an activation that only its author knows.
+        ConfigError: another layer, one that is not built yet, an activation that only its author
+            knows; in a wrapper, any other code of the author's.
         WeightMismatch: weights that do not fit (a layer that was changed by hand).
 
     Source: Keras 3.15.1 and tf_keras 2.21.
     """
     root = type(layer).__module__.partition(".")[0]
-    if type(layer).__name__ != "LSTM" or root not in ("keras", "tf_keras"):
+    kind = type(layer).__name__
+    cells = _cells(layer) if root in ("keras", "tf_keras") and kind in _KINDS else None
+    if not cells or any(type(cell).__name__ != "LSTMCell" for cell in cells):
         raise ConfigError(
-            f"from_keras: {type(layer).__module__}.{type(layer).__name__} is not the LSTM of Keras "
-            "or tf_keras. Pass a keras.layers.LSTM or a tf_keras.layers.LSTM."
+            f"from_keras: {type(layer).__module__}.{kind} is not the LSTM of Keras or tf_keras, "
+            f"nor one of {', '.join(k for k in _KINDS if k != 'LSTM')} over LSTMs. Pass one of "
+            "keras.layers or tf_keras.layers."
         )
-    if not layer.built:
+    if not all(hasattr(cell, "kernel") for cell in cells):
         raise ConfigError(
             f"from_keras: the layer {layer.name!r} is not built, so it has no weights. Call it "
             "once, or layer.build((None, None, features))."
         )
+    for cell in cells:
+        _check_activations(cell, layer.name, root)
+    version = str(sys.modules[root].__version__)
+    features = int(cells[0].kernel.shape[0])
+    module: Any
+    if kind == "LSTM":
+        config = LSTMConfig.from_keras(_config_of(layer), version)
+        module = LSTM.from_lstm_config(features, config, dtype=_dtype_of(layer))
+    else:
+        module = _KINDS[kind].from_config(layer.get_config(), features, version=version)
+    parts = [m for m in module.modules() if isinstance(m, Recurrent)]
+    for part, cell in zip(parts, cells, strict=True):
+        # get_config() leaves the flags of cells and of what Keras 3 calls implementation out
+        part.config = part.config.replace(implementation=cell.implementation)
+        part._load([np.asarray(a) for a in cell.get_weights()], source=repr(layer.name))
+        if not (layer.trainable and cell.trainable):
+            part.trainable = False
+    _copy_states(layer, module)
+    return module
+
+
+_KINDS: dict[str, Any] = {
+    "LSTM": LSTM,
+    "LSTMCell": LSTMCell,
+    "Bidirectional": Bidirectional,
+    "RNN": StackedLSTM,
+    "TimeDistributed": TimeDistributed,
+}
+
+
+def _cells(layer: Any) -> list[Any]:
+    """The cells of a live Keras layer, in the order of this package's parts."""
+    kind = type(layer).__name__
+    if kind == "LSTMCell":
+        return [layer]
+    if kind == "Bidirectional":
+        return [c for one in (layer.forward_layer, layer.backward_layer) for c in _cells(one)]
+    if kind == "TimeDistributed":
+        return _cells(layer.layer)
+    if kind in ("LSTM", "RNN"):
+        return list(getattr(layer.cell, "cells", [layer.cell]))
+    return [layer]  # another layer, which is refused
+
+
+def _config_of(layer: Any) -> dict[str, Any]:
+    """The config of a live LSTM layer, with what Keras 3's own leaves out."""
     values = dict(layer.get_config())
     values["trainable"] = bool(layer.trainable and layer.cell.trainable)
+    if hasattr(layer, "use_cudnn"):
+        values |= {"use_cudnn": layer.use_cudnn, "implementation": layer.cell.implementation}
+    return values
+
+
+def _dtype_of(layer: Any) -> str:
+    return str(getattr(layer, "dtype_policy", layer.dtype).name)
+
+
+def _check_activations(cell: Any, name: str, root: str) -> None:
     for keyword in ("activation", "recurrent_activation"):
-        function = getattr(layer.cell, keyword)
+        function = getattr(cell, keyword)
         whose = str(getattr(function, "__module__", "")).partition(".")[0]
         if whose not in (root, "tensorflow", __name__.partition(".")[0]):
             raise ConfigError(
-                f"from_keras: the {keyword} of {layer.name!r} is {function!r}, which is not "
+                f"from_keras: the {keyword} of {name!r} is {function!r}, which is not "
                 f"{root}'s own, whatever its name. Build an LSTM with a callable on torch tensors "
                 "for it, and give that layer.get_weights()."
             )
-    version = "3" if root == "keras" else "2"
-    if root == "keras":  # get_config() leaves these two out
-        values |= {"use_cudnn": layer.use_cudnn, "implementation": layer.cell.implementation}
-    config = LSTMConfig.from_keras(values, version)
-    arrays = [np.asarray(a) for a in layer.get_weights()]
-    result = _layer(config, LSTMWeights(*arrays, *[None] * (3 - len(arrays))), repr(layer.name))
-    if config.stateful and layer.states and layer.states[0] is not None:
-        h, c = (np.asarray(s.numpy() if hasattr(s, "numpy") else s) for s in layer.states)
-        wide = [torch.from_numpy(np.array(s, np.float64)) for s in (h, c)]
-        result.states = (wide[0], wide[1])
-    return result
+
+
+def _layers_with_state(layer: Any) -> list[Any]:
+    """The stateful layers of a live Keras layer, or of a module, each with ``states``."""
+    if hasattr(layer, "forward_layer"):
+        found = [layer.forward_layer, layer.backward_layer]
+    elif isinstance(layer, TimeDistributed) or type(layer).__name__ == "TimeDistributed":
+        return _layers_with_state(layer.layer)
+    else:
+        found = [layer]
+    return [one for one in found if getattr(one, "stateful", False)]
+
+
+def _copy_states(layer: Any, module: Any) -> None:
+    for theirs, mine in zip(_layers_with_state(layer), _layers_with_state(module), strict=True):
+        states = list(_flat(theirs.states))
+        if states and states[0] is not None:
+            arrays = (np.asarray(s.numpy() if hasattr(s, "numpy") else s) for s in states)
+            wide = [torch.from_numpy(np.array(a, np.float64)) for a in arrays]
+            pairs = [LSTMState(h, c) for h, c in zip(wide[::2], wide[1::2], strict=True)]
+            mine._keep(tuple(pairs), next(mine.parameters()))
+
+
+def _flat(states: Any) -> Iterator[Any]:
+    if isinstance(states, list | tuple):
+        for one in states:
+            yield from _flat(one)
+    else:
+        yield states
 
 
 def _layer(config: LSTMConfig, weights: LSTMWeights, source: str) -> LSTM[Any]:
@@ -102,71 +190,74 @@ def _layer(config: LSTMConfig, weights: LSTMWeights, source: str) -> LSTM[Any]:
     return layer
 
 
-def to_keras(module: LSTM[Any], *, backend: Backend = "keras") -> Any:
-    """The equal live Keras layer of an :class:`LSTM`, built, with its weights.
+def to_keras(module: Any, *, backend: Backend = "keras") -> Any:
+    """The equal live Keras layer of a module of this package, built, with its weights.
 
     Args:
-        module: the layer. A stateful one must hold a state, which tells Keras the batch size.
+        module: an LSTM, LSTMCell, Bidirectional, StackedLSTM (of layers: a Sequential model) or
+            TimeDistributed. A stateful one must hold a state, which tells Keras the batch size.
         backend: ``"keras"`` (Keras 3, whatever its own backend) or ``"tf_keras"`` (Keras 2).
 
     Returns:
-        ``keras.layers.LSTM`` or ``tf_keras.layers.LSTM``. ``use_cudnn=True`` becomes ``"auto"``:
+        The layer of ``keras.layers`` or ``tf_keras.layers``. ``use_cudnn=True`` becomes ``"auto"``:
         Keras would refuse to run on a CPU.
 
     Raises:
-        ConfigError: another backend; an activation that the backend lacks; a stateful layer without
-            a state.
+        ConfigError: another module or backend; what the backend has no word for (see
+            :meth:`LSTM.get_config`); a lazy module before its first call; a stateful one without a
+            state.
         ImportError: the backend is not installed.
-        ValueError: Keras's own, for an initializer, regularizer or constraint unknown to it.
     """
-    if not isinstance(module, LSTM):
+    if not any(isinstance(module, kind) for kind in _KINDS.values()):
         raise ConfigError(f"to_keras: a {type(module).__name__} is not a kerasish_lstm.LSTM.")
     if backend not in _FOREIGN:
         raise ConfigError(f"to_keras: backend={backend!r}; allowed are 'keras' and 'tf_keras'.")
-    config = module.config
-    if config.stateful and module.states is None:
+    parts = [m for m in module.modules() if isinstance(m, Recurrent)]
+    if any(part.input_size == 0 for part in parts):
         raise ConfigError(
-            f"to_keras: {module._label} is stateful and holds no state, and Keras builds a "
+            f"to_keras: {type(module).__name__} has not learnt its input size. Call it once before."
+        )
+    stateful = _layers_with_state(module)
+    if any(one._state is None for one in stateful):
+        raise ConfigError(
+            f"to_keras: {stateful[0]._label} is stateful and holds no state, and Keras builds a "
             "stateful layer for one batch size. Call it once, or set module.states, before."
         )
+    try:
+        config = module.get_config(target=backend)
+    except ConfigError as error:
+        raise ConfigError(f"to_keras: {error}") from error
+    _allow_a_cpu(config)
     keras: Any = __import__(backend)
-    values = config.to_keras("3" if backend == "keras" else "2")
-    if values.get("use_cudnn") is True:  # which Keras refuses at the first call without a GPU
-        values["use_cudnn"] = "auto"
-    values["trainable"] = module.trainable
-    values["dtype"] = str(module.lstm.weight_ih_l0.dtype).removeprefix("torch.")
-    if str(config.dtype).startswith("mixed_") and values["dtype"] == "float32":
-        values["dtype"] = config.dtype
-    for keyword in ("activation", "recurrent_activation"):
-        values[keyword] = _activation_to_keras(values[keyword], keyword, backend, keras)
-    layer = keras.layers.LSTM(**values)
-    batch = None if module.states is None else module.states.h.shape[0]
-    shape = (batch, None, module.input_size)
-    layer.build(shape)
-    layer.set_weights(module.get_weights())
-    if module.states is not None:
-        for variable, state in zip(layer.states, module.states, strict=True):
+    register_keras_objects(backend)
+    kind = keras_class(module)
+    home = keras if kind == "Sequential" else keras.layers
+    layer = getattr(home, kind).from_config(config)
+    batch = stateful[0]._state[0].h.shape[0] if stateful else None
+    shape = {"LSTMCell": (batch,), "TimeDistributed": (batch, None, None)}.get(kind, (batch, None))
+    layer.build((*shape, parts[0].input_size))
+    layers = list(layer.layers) if kind == "Sequential" else [layer]
+    cells = [cell for one in layers for cell in _cells(one)]
+    for part, cell in zip(parts, cells, strict=True):
+        cell.set_weights(part.get_weights())
+    theirs = [found for one in layers for found in _layers_with_state(one)]
+    for mine, other in zip(stateful, theirs, strict=True):
+        flat = [s for pair in mine._state for s in pair]
+        for variable, state in zip(_flat(other.states), flat, strict=True):
             variable.assign(state.detach().cpu().to(torch.float64).numpy())
     return layer
 
 
-def _activation_to_keras(activation: Any, keyword: str, backend: Backend, keras: Any) -> Any:
-    """What stands for an activation of this package in a given Keras."""
-    if not isinstance(activation, str):
-        raise ConfigError(
-            f"to_keras: {keyword}={activation!r} is a function on torch tensors, which Keras "
-            "cannot run. Give the layer a name of kerasish_lstm.ACTIVATIONS."
-        )
-    foreign = "hard_sigmoid_v2" if backend == "keras" else "hard_sigmoid"
-    if activation == foreign:
-        return _registered(_FOREIGN[backend], keras)
-    name = "hard_sigmoid" if activation == "hard_sigmoid_v2" else activation
-    if not callable(getattr(keras.activations, name, None)) and name != "hard_swish":
-        raise ConfigError(
-            f"to_keras: {backend} {keras.__version__} has no activation {name!r}, which is the "
-            f"{keyword} of this layer. Build it for the other backend."
-        )
-    return name
+def _allow_a_cpu(config: Any) -> None:
+    """use_cudnn=True, which Keras refuses at the first call without a GPU, becomes "auto"."""
+    if isinstance(config, dict):
+        if config.get("use_cudnn") is True:
+            config["use_cudnn"] = "auto"
+        for value in config.values():
+            _allow_a_cpu(value)
+    elif isinstance(config, list):
+        for value in config:
+            _allow_a_cpu(value)
 
 
 _registry: dict[str, Callable[..., Any]] = {}
@@ -185,6 +276,27 @@ def _registered(name: str, keras: Any) -> Callable[..., Any]:
         function = {f.__name__: f for f in (hard_sigmoid_v2, hard_sigmoid_v3)}[name]
         _registry[name] = keras.saving.register_keras_serializable("kerasish_lstm")(function)
     return _registry[name]
+
+
+def register_keras_objects(backend: Backend = "keras") -> None:
+    """Make the other generation's ``hard_sigmoid`` known to a Keras in this process.
+
+    A config of :meth:`LSTM.get_config` that has it, and a file that :func:`to_keras` led to, can be
+    read there afterwards: ``keras.layers.LSTM.from_config(config)``. :func:`to_keras` does the same
+    where it needs it.
+
+    Args:
+        backend: ``"keras"``, which gets Keras 2's, or ``"tf_keras"``, which gets Keras 3's.
+
+    Raises:
+        ConfigError: another backend.
+        ImportError: the backend is not installed.
+    """
+    if backend not in _FOREIGN:
+        raise ConfigError(
+            f"register_keras_objects: backend={backend!r}; allowed are 'keras' and 'tf_keras'."
+        )
+    _registered(_FOREIGN[backend], __import__(backend))
 
 
 def load_keras(

@@ -134,7 +134,8 @@ class _Seeded(Initializer):
     def __post_init__(self) -> None:
         seed: Any = self.seed
         if isinstance(seed, dict):  # a serialized SeedGenerator
-            seed = (seed.get("config") or {}).get("seed")
+            inner = seed.get("config")
+            seed = inner.get("seed") if isinstance(inner, dict) else None
         if seed is not None and not isinstance(seed, int | np.integer):
             raise self._reject("seed", "an integer or None")
         self._set("seed", seed if seed is None else int(seed))

@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, TypeVar, Unpack, cast, overload
 
 from torch import Tensor
 
+from ._configured import Configured
 from ._dropout import DropoutMasks
 from ._engines import LSTMState
 from ._inputs import InitialState, Mask, as_mask, as_pair, as_sequence, as_state
@@ -21,7 +22,7 @@ Output = TypeVar("Output")
 WithState = tuple[Tensor, Tensor, Tensor]
 
 
-class LSTM(Stateful, Recurrent, Generic[Output]):
+class LSTM(Configured, Stateful, Recurrent, Generic[Output]):
     """Keras's LSTM on torch tensors.
 
         i, f, g, o = split(x_t K + h R + b, 4)
@@ -245,7 +246,7 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
         if value is None:
             self._state = None
             return
-        h, c = as_pair(value, self.units, self._label)
+        h, c = as_pair(value, self.units, self._describe)
         if h.ndim != 2 or h.shape[1] != self.units or h.shape != c.shape:
             raise StateError(
                 f"{self._label}: a state must be (h, c), both of shape (B, {self.units}); "
@@ -294,9 +295,9 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
             )
         if config.time_major:
             x, mask = _batch_first(x), _batch_first(mask)
-        x = as_sequence(x, self.input_size, self.lstm.weight_ih_l0, self._label)
+        x = as_sequence(x, self.lstm.input_size, self.lstm.weight_ih_l0, self._describe)
         x = x.to(self.compute_dtype)
-        steps = as_mask(mask, x, self._label)
+        steps = as_mask(mask, x, self._describe)
         state = self._begin(x, initial_state)
         x, dropout = self._dropout(x, dropout_masks, training)
         if config.go_backwards:
@@ -325,9 +326,9 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
 
     def _begin(self, x: Tensor, initial_state: InitialState | None) -> LSTMState:
         """The state before the first step."""
-        stored = self._stored(x.shape[0], self._label) if self.config.stateful else None
+        stored = self._stored(x.shape[0], self._describe) if self.config.stateful else None
         if initial_state is not None:
-            return as_state(initial_state, self.units, x, self._label)
+            return as_state(initial_state, self.units, x, self._describe)
         if stored is not None:
             return LSTMState(*(s.to(x.dtype) for s in stored[0]))
         zeros = x.new_zeros(x.shape[0], self.units)

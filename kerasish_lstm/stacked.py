@@ -15,7 +15,7 @@ from ._engines import LSTMState
 from ._inputs import Mask, as_mask, as_sequence, as_state
 from ._losses import WithLosses
 from ._masks import cleared, compact, last_output, spread
-from ._recurrent import DType, Recurrent, result_dtype
+from ._recurrent import DType, Recurrent, result_dtype, set_trainable
 from ._state import Stateful
 from .bidirectional import Bidirectional
 from .cell import LSTMCell
@@ -42,8 +42,8 @@ class StackedLSTM(Configured, Stateful, WithLosses):
     ``StackedLSTM([LSTMCell(4, 3), LSTMCell(3, 2)])`` is Keras's
     ``RNN([LSTMCell(3), LSTMCell(2)])``: one mask and one direction for all, and a state for each
     cell. ``StackedLSTM(LSTMCell(4, 3))`` is ``RNN(LSTMCell(3))``. Each cell runs over the whole
-    sequence before the next one, on the engine of an :class:`LSTM`; the numbers are those of Keras's
-    step by step.
+    sequence before the next one, on the engine of an :class:`LSTM`; the numbers are those of
+    Keras's step by step.
 
     ``StackedLSTM([LSTM(4, 3, return_sequences=True), Bidirectional(LSTM(3, 2))])`` is a chain of
     whole layers, as a Keras model has it; the mask goes from layer to layer as in Keras.
@@ -126,7 +126,7 @@ class StackedLSTM(Configured, Stateful, WithLosses):
         self._state = None
         self._fit_sizes()
         if not trainable:
-            self.requires_grad_(False)
+            set_trainable(self, False)
 
     def _fit_sizes(self) -> None:
         """Tell lazy layers the size of the one below; refuse sizes that do not fit."""
@@ -178,7 +178,7 @@ class StackedLSTM(Configured, Stateful, WithLosses):
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        self.requires_grad_(bool(value))
+        set_trainable(self, value)
 
     @property
     def input_size(self) -> int:

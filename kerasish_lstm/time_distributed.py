@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ._configured import Configured
 from ._losses import WithLosses, losses_of_slices
+from ._recurrent import set_trainable
 from .bidirectional import Bidirectional
 from .errors import ConfigError, InputError
 from .lstm import LSTM
@@ -70,7 +71,7 @@ class TimeDistributed(Configured, WithLosses):
         self.activity_regularizer = activity_regularizer
         self.name = name
         if not trainable:
-            self.requires_grad_(False)
+            set_trainable(self, False)
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, training: bool | None = None

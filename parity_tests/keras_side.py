@@ -187,6 +187,7 @@ def round_trip(library: str, keywords: dict[str, Any], x: np.ndarray) -> dict[st
         layer(x[:, ::-1])
     module = from_keras(layer).eval()
     answers: dict[str, Any] = {"repr": repr(module), "live": numbers(layer(x))}
+    own = ("seed", "dtype", "dropout_style")  # of the Keras that the layer came from
     others = {name: to_keras(module, backend=name) for name in ("keras", "tf_keras")}
     back = {name: from_keras(other).eval() for name, other in others.items()}
     tensor = torch.from_numpy(x)
@@ -195,14 +196,13 @@ def round_trip(library: str, keywords: dict[str, Any], x: np.ndarray) -> dict[st
         answers[f"to {name}"] = numbers(other(x))
         answers[f"back from {name}"] = numbers(back[name](tensor))
         answers[f"config from {name}"] = {
-            k: str(v) for k, v in vars(back[name].config).items() if k not in ("seed", "dtype")
+            k: str(v) for k, v in vars(back[name].config).items() if k not in own
         }
         answers[f"weights from {name}"] = back[name].get_weights()
         reread = type(other).from_config(other.get_config())  # saves and loads, functions too
         answers[f"reread {name}"] = json.dumps(str(reread.get_config()["recurrent_activation"]))
-    answers["config"] = {
-        k: str(v) for k, v in vars(module.config).items() if k not in ("seed", "dtype")
-    }
+    answers["config"] = {k: str(v) for k, v in vars(module.config).items() if k not in own}
+    answers["style"] = module.config.dropout_style
     answers["weights"] = layer.get_weights()
     return answers
 

@@ -13,7 +13,7 @@ import torch
 from kerasish_lstm import LSTM, from_keras, load_keras
 from kerasish_lstm.errors import ConfigError, FileFormatError, NotBuiltError
 from kerasish_lstm.parity import assert_parity
-from kerasish_lstm.parity.bounds import FLOAT32_ULPS
+from kerasish_lstm.parity.bounds import FLOAT32_ULPS, FLOAT64
 
 from . import keras_side
 from .conftest import REAL_FILES
@@ -185,10 +185,34 @@ def test_live_layers_both_ways(either: tuple[str, KerasLive], keywords: str) -> 
     for name in ("torch", "to keras", "to tf_keras", "back from keras", "back from tf_keras"):
         for mine, theirs in zip(found[name], found["live"], strict=True):
             assert_parity(mine, theirs, bound=4 * FLOAT32_ULPS, what=name)
+    assert found["style"] == library
     for name in ("keras", "tf_keras"):
         assert found[f"config from {name}"] == found["config"]
         for mine, theirs in zip(found[f"weights from {name}"], found["weights"], strict=True):
             assert mine.tobytes() == theirs.tobytes()
+
+
+@pytest.mark.live
+def test_wrappers_and_cells_go_both_ways(either: tuple[str, KerasLive]) -> None:
+    library, live = either
+    for name, found in live.call("convert_side.round_trips", library).items():
+        for stop in ("torch", "to keras", "to tf_keras", "back from keras", "back from tf_keras"):
+            assert len(found[stop]) == len(found["live"])
+            for mine, theirs in zip(found[stop], found["live"], strict=True):
+                assert_parity(mine, theirs, bound=FLOAT64, what=f"{name}: {stop}")
+        for other in ("keras", "tf_keras"):
+            assert found[f"trainable from {other}"] == found["trainable"], name
+            for mine, theirs in zip(found[f"weights from {other}"], found["weights"], strict=True):
+                assert mine.tobytes() == theirs.tobytes()
+        assert len(set(found["trainable"])) == (2 if name == "frozen" else 1)
+
+
+@pytest.mark.live
+def test_a_chain_becomes_a_sequential(keras: KerasLive) -> None:
+    found = keras.call("convert_side.chain")
+    for other in ("keras", "tf_keras"):
+        for mine, theirs in zip(found["torch"], found[other], strict=True):
+            assert_parity(mine, theirs, bound=FLOAT64, what=other)
 
 
 @pytest.mark.live
@@ -202,9 +226,9 @@ def test_what_the_converter_refuses(either: tuple[str, KerasLive]) -> None:
         "no layer": "builtins.int is not the LSTM",
         "backend": "allowed are 'keras' and 'tf_keras'",
         "no module": "is not a kerasish_lstm.LSTM",
-        "callable": "a function on torch tensors",
+        "callable": "torch code of your own",
         "stateful": "holds no state",
-        "unknown there": "tf_keras 2",
+        "unknown there": "is not an activation of tf_keras",
     }
     assert found.keys() == wanted.keys()
     for name, text in wanted.items():

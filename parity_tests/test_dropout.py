@@ -350,5 +350,5 @@ def test_wrappers_take_one_entry_a_layer() -> None:
 
 
 def test_an_unknown_style_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'keras', 'keras_3.0', 'tf_keras', 'keras_2'"):
+    with pytest.raises(ConfigError, match=r"'keras', 'keras_3\.0', 'tf_keras', 'keras_2'"):
         LSTM(F, U, dropout_style="keras_4")  # type: ignore[arg-type]

@@ -244,7 +244,7 @@ def test_a_bad_keyword_is_refused(keywords: dict[str, Any], parts: tuple[str, ..
     assert_says(caught.value, "LSTM", *parts)
 
 
-@pytest.mark.parametrize("keyword", ["use_cuddn", "bidirectional", "num_layers", "time_major"])
+@pytest.mark.parametrize("keyword", ["use_cuddn", "bidirectional", "num_layers", "batch_first"])
 def test_an_unknown_keyword_is_refused(keyword: str) -> None:
     with pytest.raises(TypeError, match=keyword):
         LSTM(F, U, **{keyword: True})

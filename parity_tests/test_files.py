@@ -432,9 +432,6 @@ ZIPS: dict[str, tuple[Callable[[Path], Path], type[Exception], str]] = {
         ),
         ConfigError, "code of the model's author",
     ),
-    "time_major": (
-        lambda p: archive(p, sequential(lstm(time_major=True))), NotBuiltError, "time_major=True"
-    ),
     "an int8 policy": (
         lambda p: archive(p, sequential(lstm(dtype="int8_from_float32"))), ConfigError, "int8"
     ),

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from .how_equal import measure
+from .cases import GOLDEN, GROUPS
+from .how_equal import PROMISES, measure
 from .keras_live import ROOT, missing
 
 README = (ROOT / "README.md").read_text()
@@ -48,12 +49,22 @@ def test_the_blocks_with_live_keras_run(tmp_path: Path) -> None:
 def test_its_numbers_come_again() -> None:
     """Rounding differs between machines: twice the number is still that number."""
     table = README[README.index("<!-- how equal -->") :]
-    for row, cells in measure().items():
+    for row, columns in measure().items():
         line = next(s for s in table.splitlines() if s.startswith(f"| {row} |"))
-        quoted = [float(v) for v in line.split("|")[2:5]]
-        for (what, value), said in zip(cells.items(), quoted, strict=True):
-            assert value <= 2 * said, f"{row} {what}"
-            assert value >= said / 4, f"{row} {what} is better than the README says"
+        *quoted, promise = (cell.strip() for cell in line.split("|")[2:-1])
+        assert promise == PROMISES[row]
+        found = [(column, side, v) for column, c in columns.items() for side, v in c.items()]
+        for (column, side, value), said in zip(found, quoted, strict=True):
+            what = f"{row}: {column}, {side}"
+            assert (value is None) == (said == "-"), what
+            if value is not None:
+                assert value <= 2 * float(said), what
+                assert value >= float(said) / 4, f"{what} is better than the README says"
+
+
+def test_the_count_of_cases_is_the_suites() -> None:
+    assert f"{sum(map(len, GROUPS.values()))} configurations of the layer beside live" in README
+    assert f"over {sum(map(len, GOLDEN.values()))} recorded configurations" in README
 
 
 def test_the_fast_numbers_are_those_of_the_recorded_run() -> None:

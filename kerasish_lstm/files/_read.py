@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..config import detected_version
 from ..errors import ConfigError, FileFormatError
 from . import _keras3, _legacy
 from ._open import (
@@ -18,7 +19,7 @@ from ._open import (
     parse_json,
     zip_members,
 )
-from ._tree import KerasFile, nodes, version_of
+from ._tree import KerasFile, nodes
 
 _OTHERS = {
     # by suffix, for files that are neither a zip nor HDF5
@@ -129,7 +130,7 @@ def _read_hdf5(file: Hdf5, given: Mapping[str, Any] | None) -> KerasFile:
     form = "weights.h5" if legacy_root is None else "h5"
     if version is None:
         # A legacy file without a version is Keras 1's or older than the attribute.
-        version = version_of(config) if form == "weights.h5" or config is not None else "1"
+        version = detected_version(config) if form == "weights.h5" or config is not None else "1"
     if config is not None:
         leaves = nodes(config, f"the config of {file.path.name}")
         if legacy_root is None:

@@ -165,33 +165,6 @@ def snake_case(name: str) -> str:
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-def version_of(config: Any) -> str:
-    """The Keras generation that wrote a config which does not say so itself.
-
-    Only Keras 1 writes ``output_dim`` into an LSTM's config, and only Keras 2 ``time_major`` and
-    ``implementation``.
-    """
-    if isinstance(config, Mapping) and isinstance(config.get("keras_version"), str):
-        return str(config["keras_version"])
-    keys = set(_keys_of_lstms(config))
-    if "output_dim" in keys:
-        return "1"
-    return "2" if keys & {"time_major", "implementation"} else "3"
-
-
-def _keys_of_lstms(value: Any, depth: int = 0) -> Iterator[str]:
-    if depth > 64:
-        return
-    if isinstance(value, Mapping):
-        if value.get("class_name") in LSTM_CLASSES and isinstance(value.get("config"), Mapping):
-            yield from value["config"]
-        for v in value.values():
-            yield from _keys_of_lstms(v, depth + 1)
-    elif isinstance(value, list):
-        for v in value:
-            yield from _keys_of_lstms(v, depth + 1)
-
-
 def hidden(name: str) -> FileLayer:
     """Arrays of an LSTM that stand in a file and that its config does not tell of."""
     reason = "the file has an LSTM's arrays there, and the config does not say what they are"

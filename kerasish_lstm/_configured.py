@@ -1,0 +1,72 @@
+"""The two methods by which a layer becomes a Keras config and comes of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self, cast
+
+from torch import nn
+
+from ._recurrent import Device, DType
+
+Target = Literal["keras", "tf_keras"]
+
+
+class Configured(nn.Module):
+    """A module that Keras has too."""
+
+    def get_config(self, target: Target = "keras") -> dict[str, Any]:
+        """The config from which Keras makes the same layer: ``keras.layers.X.from_config(config)``.
+
+        Args:
+            target: ``"keras"`` (Keras 3) or ``"tf_keras"`` (Keras 2).
+
+        Returns:
+            Entry by entry what that Keras's own ``get_config()`` gives, and where they are not the
+            defaults ``use_cudnn`` and ``implementation`` (Keras 3 takes them and forgets them) and
+            tf_keras's ``seed``. A layer without a name has no ``name`` entry.
+            ``input_size``, ``device`` and ``dropout_style`` have no place in it:
+            :func:`kerasish_lstm.save_safetensors` keeps the first and the last beside the config.
+
+        Raises:
+            ConfigError: what the target has no word for: a callable, ``time_major``, an activation.
+
+        Each Keras has one ``hard_sigmoid``; that of the other generation comes as a function that
+        :func:`kerasish_lstm.register_keras_objects` makes known to it.
+        """
+        from .serialization import get_config
+
+        return get_config(self, target)
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Mapping[str, Any] | Sequence[Any],
+        input_size: int | None = None,
+        *,
+        version: str | None = None,
+        device: Device = None,
+        dtype: DType = None,
+    ) -> Self:
+        """A new layer of a config of any Keras, its weights initialized as the config says.
+
+        Args:
+            config: what ``layer.get_config()`` gives in Keras 1, 2, 3, tf.keras or tf_keras, alone
+                or as ``{"class_name": ..., "config": ...}``.
+            input_size: the number of features. None takes it from the config where that says it
+                (``batch_input_shape``, ``build_config``), and else gives a layer that learns it at
+                its first call: a :class:`LazyLSTM` for an :class:`LSTM`.
+            version: the Keras that wrote it: ``"1.2.2"``, ``"2.2.4"``, ``"2.2.4-tf"``, ``"3.5.0"``.
+                None: see :func:`kerasish_lstm.config.detected_version`. It decides the default
+                ``recurrent_activation``, which ``hard_sigmoid`` is meant, the style of dropout,
+                what Keras 1's names are, and what Bidirectional gives at masked steps.
+            device, dtype: as in the constructor; dtype replaces the config's.
+
+        Raises:
+            ConfigError: an unknown entry (the nearest known one is named), a config of another
+                class (which is named), code of the model's author.
+        """
+        from .serialization import from_config
+
+        options = {"version": version, "device": device, "dtype": dtype}
+        return cast(Self, from_config(cls, config, input_size, **options))  # type: ignore[arg-type]

@@ -1,0 +1,231 @@
+"""A layer in one safetensors file: its weights, its config, and what no Keras config holds.
+
+The tensors are the ``state_dict``, under the keys of a plain ``nn.LSTM`` (``lstm.weight_ih_l0``,
+...). The entry ``kerasish_lstm`` of the header's metadata is JSON::
+
+    {"format": 1, "version": "0.1.0", "class": "Bidirectional", "config": {...},
+     "input_size": 4, "training": false, "beside": {"forward_layer": {"dropout_style": "keras"}}}
+
+``config`` is that of ``get_config()``; ``beside`` has, for each part of the module by its name in
+``named_modules()``, what that cannot say. The state of a stateful layer is not stored, as in Keras,
+nor is the generator of a seeded one, which begins anew.
+
+Nothing in a file is run: no pickle, and of classes only those named here. What a file claims is
+compared with its header before anything of that size is allocated.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from ._recurrent import Device, Recurrent
+from .bidirectional import Bidirectional
+from .cell import LSTMCell
+from .errors import ConfigError, FileFormatError, WeightMismatch
+from .lstm import LSTM
+from .serialization import Writer, from_config
+from .stacked import MaskPropagation, StackedLSTM
+from .time_distributed import TimeDistributed
+
+Module = LSTM[Any] | LSTMCell | Bidirectional | StackedLSTM | TimeDistributed
+
+_FORMAT = 1
+_CLASSES: dict[str, type[Module]] = {
+    kind.__name__: kind for kind in (LSTM, LSTMCell, Bidirectional, StackedLSTM, TimeDistributed)
+}
+_BESIDE = ("dropout_style", "time_major", "use_cudnn", "implementation", "zero_output_for_mask")
+_DTYPES = {
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+}
+
+
+def save_safetensors(module: Module, path: str | os.PathLike[str]) -> None:
+    """Write a layer to a file, from which :func:`load_safetensors` makes an equal one.
+
+    Args:
+        module: an LSTM, LSTMCell, Bidirectional, StackedLSTM or TimeDistributed.
+        path: replaced in one step where it exists: it is never half written.
+
+    Raises:
+        ConfigError: a layer that has not learnt its input size; a class of your own; a callable in
+            its config.
+    """
+    from . import __version__
+
+    name = type(module).__name__
+    parts = [m for m in module.modules() if isinstance(m, Recurrent)]
+    if any(part.input_size == 0 for part in parts):
+        raise ConfigError(
+            f"save_safetensors: this {name} has not learnt its input size, so it has no weights. "
+            "Call it once before."
+        )
+    if type(module) not in _CLASSES.values():
+        raise ConfigError(
+            f"save_safetensors: a {name} is not one of {', '.join(_CLASSES)}. Save its "
+            "state_dict() with safetensors.torch.save_file."
+        )
+    if any(t.is_meta for t in module.state_dict().values()):
+        raise ConfigError(f"save_safetensors: this {name} is on the meta device; it has no values.")
+    head = {
+        "format": _FORMAT,
+        "version": __version__,
+        "class": name,
+        "config": Writer("keras", beside=True).config(module),
+        "input_size": parts[0].input_size,
+        "training": module.training,
+        "beside": {n: b for n, m in module.named_modules() if (b := _beside(m))},
+    }
+    tensors = {
+        k: t.detach().to("cpu", copy=True).contiguous() for k, t in module.state_dict().items()
+    }
+    metadata = {"format": "pt", "kerasish_lstm": json.dumps(head)}  # "pt": other libraries ask
+    _write(Path(path), save(tensors, metadata))
+
+
+def load_safetensors(path: str | os.PathLike[str], *, device: Device = None) -> Module:
+    """The layer of a file of :func:`save_safetensors`: its class, config, weights and mode.
+
+    Args:
+        path: the file.
+        device: where the layer is made; None is torch's default.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FileFormatError: a file that is damaged, of another program or of a later version of this
+            one, or whose config makes no layer.
+        WeightMismatch: tensors that are not those of the config.
+    """
+    path = Path(path)
+    with _opened(path) as file:
+        module = _empty(_head(file, path), path)
+        _compare(file, module, path)
+        module.to_empty(device=torch.get_default_device() if device is None else device)
+        module.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+    return module
+
+
+def _beside(module: nn.Module) -> dict[str, Any]:
+    if isinstance(module, Recurrent):
+        return {field: getattr(module.config, field) for field in _BESIDE}
+    if isinstance(module, StackedLSTM) and not module.of_cells:
+        return {"mask_propagation": module.mask_propagation}
+    return {}
+
+
+def _write(path: Path, data: bytes) -> None:
+    """A temporary file in the same folder, moved into place once it is whole."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    if path.is_dir():
+        raise FileFormatError(f"{path} is a folder; pass the path of a safetensors file.")
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise FileFormatError(f"{path} is damaged or no safetensors file: {error}") from error
+
+
+def _head(file: Any, path: Path) -> dict[str, Any]:
+    """The metadata, each entry of its type."""
+    text = (file.metadata() or {}).get("kerasish_lstm")
+    if text is None:
+        raise FileFormatError(
+            f"{path} is not a file of save_safetensors. To take its tensors, build the layer and "
+            "call layer.load_state_dict(safetensors.torch.load_file(path))."
+        )
+    try:
+        head = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"{path} is damaged: its metadata is no JSON: {error}") from error
+    written = head.get("format") if isinstance(head, dict) else None
+    if isinstance(written, int) and written > _FORMAT:
+        raise FileFormatError(
+            f"{path} has format {written}, of kerasish_lstm {head.get('version')}; this version "
+            f"reads format {_FORMAT}. Update kerasish_lstm."
+        )
+    kinds = {"class": str, "config": dict, "input_size": int, "training": bool, "beside": dict}
+    if written != _FORMAT or any(not isinstance(head.get(k), t) for k, t in kinds.items()):
+        raise FileFormatError(
+            f"{path} is damaged: its metadata lacks one of format, {', '.join(kinds)}, or has it "
+            "in another type."
+        )
+    if head["class"] not in _CLASSES:
+        raise FileFormatError(f"{path} holds a {head['class']!r}; known are {', '.join(_CLASSES)}.")
+    found: dict[str, Any] = head
+    return found
+
+
+def _empty(head: Mapping[str, Any], path: Path) -> Module:
+    """The layer on the meta device, where a size costs nothing."""
+    kind, size = _CLASSES[head["class"]], head["input_size"]
+    try:
+        if size < 1:
+            raise ConfigError(f"input_size={size} is not possible.")
+        module = from_config(kind, head["config"], size, version="3", device="meta")
+        assert isinstance(module, kind)
+        _apply_beside(module, head["beside"])
+    except (ConfigError, RuntimeError, TypeError) as error:  # sizes that torch cannot count
+        raise FileFormatError(
+            f"{path} is damaged: its config makes no {head['class']}: {error}"
+        ) from error
+    return module.train(head["training"])
+
+
+def _apply_beside(module: Module, beside: Mapping[str, Any]) -> None:
+    parts = {name: part for name, part in module.named_modules() if _beside(part)}
+    for name, values in beside.items():
+        part = parts.get(name)
+        if part is None or not isinstance(values, dict) or values.keys() != _beside(part).keys():
+            raise ConfigError(f"'beside' has {name!r}: {values!r}, which fits no part of it.")
+        if isinstance(part, Recurrent):
+            part.config = part.config.replace(**values)
+        elif values["mask_propagation"] in get_args(MaskPropagation):
+            part.mask_propagation = values["mask_propagation"]
+        else:
+            raise ConfigError(f"'beside' has mask_propagation={values['mask_propagation']!r}.")
+
+
+def _compare(file: Any, module: Module, path: Path) -> None:
+    """Each tensor's shape and dtype in the header with those of the config."""
+    found, lines = set(file.keys()), []
+    expected = module.state_dict()
+    for key in sorted(found | expected.keys()):
+        given, wanted = "-", "-"
+        if key in found:
+            part = file.get_slice(key)
+            dtype = _DTYPES.get(part.get_dtype(), part.get_dtype())
+            given = f"{tuple(part.get_shape())} {str(dtype).removeprefix('torch.')}"
+        if key in expected:
+            tensor = expected[key]
+            wanted = f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+        if given != wanted:
+            lines.append(f"  {key:<32} file {given:<24} layer {wanted}")
+    if lines:
+        raise WeightMismatch(
+            "\n".join([f"{path} holds other tensors than its config says:", *lines])
+        )

@@ -1,0 +1,111 @@
+"""What runs in the live-Keras process for test_convert: wrappers and cells, both ways."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any
+
+import numpy as np
+
+# float32 values: a Sequential of tf_keras casts its input to that.
+X = np.random.RandomState(11).uniform(-1, 1, (2, 7, 3)).astype(np.float32).astype(np.float64)
+
+
+def layers(k: Any) -> dict[str, tuple[Any, np.ndarray]]:
+    """Layers of a Keras in float64, with an input for each."""
+    lstm, cell, both, rnn, stacked, slices = (
+        functools.partial(getattr(k.layers, name), dtype="float64")
+        for name in ("LSTM", "LSTMCell", "Bidirectional", "RNN", "StackedRNNCells",
+                     "TimeDistributed")
+    )  # fmt: skip
+    sequences = {"return_sequences": True}
+    made = {
+        "cell": cell(5, recurrent_activation="hard_sigmoid"),
+        "bidirectional": both(lstm(5, **sequences, name="mine"), "mul"),
+        "two units": both(
+            lstm(5, return_state=True, dropout=0.2),
+            backward_layer=lstm(2, return_state=True, go_backwards=True, activation="relu"),
+        ),
+        "stateful": both(lstm(5, stateful=True)),
+        "rnn": rnn(stacked([cell(5), cell(2, use_bias=False)]), return_state=True, **sequences),
+        "rnn of one cell": rnn(cell(5, kernel_regularizer="l2"), go_backwards=True),
+        "time distributed": slices(lstm(5, **sequences)),
+        "frozen": both(lstm(5)),
+        "stateful rnn": rnn(stacked([cell(5), cell(2)]), stateful=True),
+    }
+    made["frozen"].forward_layer.trainable = False
+    inputs = {"cell": X[:, 0], "time distributed": np.stack([X, -X], 1)}
+    return {name: (layer, inputs.get(name, X)) for name, layer in made.items()}
+
+
+def _flat(result: Any) -> list[np.ndarray]:
+    if isinstance(result, list | tuple):
+        return [a for part in result for a in _flat(part)]
+    result = result.detach() if hasattr(result, "detach") else result
+    return [np.asarray(result, np.float64)]
+
+
+def round_trips(library: str) -> dict[str, dict[str, Any]]:
+    """Each layer to torch, to both live Kerases and back: results and weights on every stop."""
+    import tensorflow as tf
+    import torch
+
+    from kerasish_lstm import from_keras, to_keras
+
+    k = importlib.import_module(library)
+    found: dict[str, dict[str, Any]] = {}
+    for seed, (name, (layer, x)) in enumerate(layers(k).items()):
+
+        def run(one: Any, x: np.ndarray, name: str = name) -> Any:
+            if name != "cell":
+                return one(x)
+            state = [tf.constant(x[:, :1] * np.ones((1, 5)))] * 2
+            return one(tf.constant(x), state)
+
+        def ours(module: Any, x: np.ndarray, name: str = name) -> list[np.ndarray]:
+            t = torch.from_numpy(x)
+            if name != "cell":
+                return _flat(module(t))
+            return _flat(module(t, [t[:, :1] * torch.ones(1, 5, dtype=t.dtype)] * 2))
+
+        run(layer, x)
+        rng = np.random.RandomState(seed)
+        layer.set_weights([rng.uniform(-0.7, 0.7, w.shape) for w in layer.get_weights()])
+        if "stateful" in name:
+            run(layer, -x)
+        module = from_keras(layer).eval()
+        before = [w.copy() for w in module.get_weights()]
+        others = {to: to_keras(module, backend=to) for to in ("keras", "tf_keras")}
+        back = {to: from_keras(other).eval() for to, other in others.items()}
+        answers: dict[str, Any] = {
+            "repr": repr(module),
+            "trainable": [p.requires_grad for p in module.parameters()],
+            "live": _flat(run(layer, x)),
+            "torch": ours(module, x),
+            "weights": before,
+        }
+        for to, other in others.items():
+            answers[f"to {to}"] = _flat(run(other, x))
+            answers[f"back from {to}"] = ours(back[to], x)
+            answers[f"weights from {to}"] = back[to].get_weights()
+            answers[f"trainable from {to}"] = [p.requires_grad for p in back[to].parameters()]
+        found[name] = answers
+    return found
+
+
+def chain() -> dict[str, Any]:
+    """A StackedLSTM of layers as a Sequential of each Keras."""
+    import torch
+
+    from kerasish_lstm import LSTM, Bidirectional, StackedLSTM, to_keras
+
+    torch.manual_seed(3)
+    stack = StackedLSTM(
+        [Bidirectional(LSTM(3, 5, return_sequences=True, dtype="float64")),
+         LSTM(10, 2, dtype="float64", recurrent_activation="hard_sigmoid_v2")]
+    ).eval()  # fmt: skip
+    found = {"torch": _flat(stack(torch.from_numpy(X)))}
+    for to in ("keras", "tf_keras"):
+        found[to] = _flat(to_keras(stack, backend=to)(X))
+    return found
