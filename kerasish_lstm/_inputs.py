@@ -116,3 +116,12 @@ def as_state(state: Any, units: int, x: Tensor, label: Label) -> LSTMState:
             )
         pair.append(s.to(x.dtype).expand(batch, units))
     return LSTMState(*pair)
+
+
+def as_dtype(value: Any, dtype: torch.dtype | None) -> Any:
+    """Every tensor of a nest of lists in a dtype, as Keras casts what a wrapper is called with."""
+    if dtype is not None and isinstance(value, Tensor):
+        return value.to(dtype)
+    if dtype is not None and isinstance(value, list | tuple):
+        return [as_dtype(one, dtype) for one in value]
+    return value

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ._configured import Configured
 from ._dropout import DropoutMasks
-from ._inputs import Mask
+from ._inputs import Mask, as_dtype
 from ._losses import WithLosses
 from ._recurrent import DType, result_dtype, set_trainable
 from .errors import ConfigError, InputError, WeightMismatch
@@ -48,7 +48,8 @@ class Bidirectional(Configured, WithLosses):
         activity_regularizer: of the wrapper's results, beside those of the directions.
         name, trainable: as in Keras; the directions are called ``forward_...`` and
             ``backward_...`` after the layer.
-        dtype: the dtype or policy to which the output, not the states, is cast.
+        dtype: the dtype or policy to which x and the states are cast before the call, and the
+            output, not the states, after it, as in Keras; None casts nothing.
 
     Shapes: x (B, T, F); output (B, 2U) or (B, T, 2U), with U for the other merges.
 
@@ -183,6 +184,8 @@ class Bidirectional(Configured, WithLosses):
             )
         else:
             states = (initial_state[:2], initial_state[2:])
+        x = as_dtype(x, self._result_dtype)
+        states = as_dtype(states, self._result_dtype)
         if dropout_masks is not None and (
             not isinstance(dropout_masks, list | tuple)
             or isinstance(dropout_masks, DropoutMasks)

@@ -292,7 +292,8 @@ class Writer:
     def time_distributed(self, module: TimeDistributed) -> dict[str, Any]:
         parts = _parts(module)
         trainable, inside = self._inside(parts)
-        found = self._base(module.name, trainable, policy_of(parts[-1]))
+        policy = _wrapper_policy(module._input_dtype, parts[-1])
+        found = self._base(module.name, trainable, policy)
         found |= self._activity(module.activity_regularizer)
         return {**found, "layer": inside.wrapped(module.layer)}
 
@@ -504,8 +505,13 @@ class Reader:
         kinds = ("LSTM", "Bidirectional", "RNN", "Sequential")
         size = size or _only(entry.sizes(4))
         layer = self.inner(config.get("layer"), "layer", kinds, size)
-        activity = config.get("activity_regularizer")
-        module = (cls or TimeDistributed)(layer, activity_regularizer=activity, name=entry.name)
+        last = [m for m in layer.modules() if isinstance(m, Recurrent)][-1]
+        module = (cls or TimeDistributed)(
+            layer,
+            activity_regularizer=config.get("activity_regularizer"),
+            name=entry.name,
+            dtype=self._result_dtype(entry, last),
+        )
         return _frozen_as(module, config)
 
     def _result_dtype(self, entry: Entry, part: Recurrent) -> str | None:

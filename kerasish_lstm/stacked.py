@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from ._configured import Configured
 from ._dropout import DropoutMasks
 from ._engines import LSTMState
-from ._inputs import Mask, as_mask, as_sequence, as_state
+from ._inputs import Mask, as_dtype, as_mask, as_sequence, as_state
 from ._losses import WithLosses
 from ._masks import cleared, compact, last_output, spread
 from ._recurrent import DType, Recurrent, result_dtype, set_trainable
@@ -60,7 +60,8 @@ class StackedLSTM(Configured, Stateful, WithLosses):
             ``initial_state`` is given: a Keras layer that gets one ignores the mask that comes
             with its input, so that the lowest layer alone is masked.
         name, trainable: as in Keras.
-        dtype: of a stack of cells, the dtype or policy to which its results are cast.
+        dtype: of a stack of cells, the dtype or policy to which x and the states are cast before
+            the call, and its results after it, as in Keras; None casts nothing.
 
     Shapes: x (B, T, F); the output is that of the last cell or layer.
 
@@ -305,7 +306,8 @@ class StackedLSTM(Configured, Stateful, WithLosses):
             learn(cells[0], x.shape[2])
         x = as_sequence(x, self.input_size, cells[0].lstm.weight_ih_l0, self._describe)
         steps = as_mask(mask, x, self._describe)
-        states = self._begin(x, initial_state)
+        x = as_dtype(x, self._result_dtype)
+        states = self._begin(x, as_dtype(initial_state, self._result_dtype))
         if self.go_backwards:
             x = x.flip(1)
             steps = None if steps is None else steps.flip(1)

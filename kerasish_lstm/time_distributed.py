@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ._configured import Configured
 from ._losses import WithLosses, losses_of_slices
-from ._recurrent import set_trainable
+from ._recurrent import DType, result_dtype, set_trainable
 from .bidirectional import Bidirectional
 from .errors import ConfigError, InputError
 from .lstm import LSTM
@@ -27,6 +27,8 @@ class TimeDistributed(Configured, WithLosses):
     Args:
         layer: an :class:`LSTM`, :class:`Bidirectional` or :class:`StackedLSTM`, used as it is.
         activity_regularizer, name, trainable: as in Keras.
+        dtype: the dtype or policy to which x is cast first, as Keras casts it; the results have
+            the layer's own dtype all the same.
 
     Shapes: x (B, T1, T2, F), mask (B, T1, T2); output (B, T1, U), or (B, T1, T2, U) where the layer
     returns sequences. A layer with several results of one shape (its output, h and c, without
@@ -50,6 +52,7 @@ class TimeDistributed(Configured, WithLosses):
         activity_regularizer: Any = None,
         name: str | None = None,
         trainable: bool = True,
+        dtype: DType = None,
     ) -> None:
         super().__init__()
         if not isinstance(layer, LSTM | Bidirectional | StackedLSTM):
@@ -70,6 +73,7 @@ class TimeDistributed(Configured, WithLosses):
         self._regularize_activity(activity_regularizer)
         self.activity_regularizer = activity_regularizer
         self.name = name
+        self._input_dtype = result_dtype(dtype, "TimeDistributed")
         if not trainable:
             set_trainable(self, False)
 
@@ -98,6 +102,7 @@ class TimeDistributed(Configured, WithLosses):
                 f"must be a torch.Tensor of shape {tuple(x.shape[:3])}."
             )
         training = self.training if training is None else bool(training)
+        x = x.to(self._input_dtype)
         with losses_of_slices(self.layer, 1 if self.layer.stateful else x.shape[1]):
             if self.layer.stateful:  # the state goes from slice to slice
                 slices = [

@@ -109,3 +109,50 @@ def chain() -> dict[str, Any]:
     for to in ("keras", "tf_keras"):
         found[to] = _flat(to_keras(stack, backend=to)(X))
     return found
+
+
+def dtypes() -> list[tuple[str, str, str, bool, list[np.ndarray], list[np.ndarray]]]:
+    """Wrappers over layers: (name, inner and outer dtype, same dtypes out, theirs, ours)."""
+    import keras
+    import tensorflow as tf
+    import torch
+
+    from kerasish_lstm import from_keras
+
+    k = keras.layers
+    rng = np.random.RandomState(3)
+    x, mask = rng.uniform(-1, 1, (2, 7, 3)), rng.uniform(size=(2, 7)) < 0.6
+    states = [rng.uniform(-1, 1, (2, 5)) for _ in range(4)]
+    found = []
+    for inner in ("float32", "float64", "mixed_bfloat16"):
+        for outer in ("float32", "float64", "float16", "mixed_bfloat16"):
+            cells = k.StackedRNNCells([k.LSTMCell(5, dtype=inner) for _ in "12"], dtype=inner)
+            made = {
+                "rnn": k.RNN(cells, return_state=True, dtype=outer),
+                "bidirectional": k.Bidirectional(
+                    k.LSTM(5, return_state=True, dtype=inner), dtype=outer
+                ),
+                "time distributed": k.TimeDistributed(k.LSTM(5, dtype=inner), dtype=outer),
+            }
+            for name, layer in made.items():
+                slices = name == "time distributed"
+                given = np.stack([x, -x], 1) if slices else x
+                theirs, ours = ([f(s) for s in states] for f in (tf.constant, torch.tensor))
+                if name == "rnn":
+                    theirs, ours = ([s[:2], s[2:]] for s in (theirs, ours))
+                options = {} if slices else {"initial_state": theirs, "mask": tf.constant(mask)}
+                expected = layer(given, **options)
+                module = from_keras(layer)
+                options = {} if slices else {"initial_state": ours, "mask": torch.tensor(mask)}
+                actual = module(torch.tensor(given), **options)
+                names = [str(t.dtype).removeprefix("torch.") for t in _leaves(actual)]
+                same = names == [t.dtype.name for t in _leaves(expected)]
+                wide = [t.detach().double() for t in _leaves(actual)]
+                found.append((name, inner, outer, same, _flat(expected), _flat(wide)))
+    return found
+
+
+def _leaves(result: Any) -> list[Any]:
+    if isinstance(result, list | tuple):
+        return [t for part in result for t in _leaves(part)]
+    return [result]

@@ -109,3 +109,15 @@ def test_keras_s_names_of_dtypes_are_taken(name: str) -> None:
 def test_other_dtypes_are_refused(dtype: Any) -> None:
     with pytest.raises(ConfigError, match="mixed_bfloat16"):
         LSTM(3, 5, dtype=dtype)
+
+
+@pytest.mark.live
+def test_wrappers_cast_what_keras_s_cast(keras: KerasLive) -> None:
+    bounds = {"float32": 4e-7, "float64": 1e-12, "mixed_bfloat16": 8e-3}
+    found = keras.call("convert_side.dtypes")
+    assert len(found) == 36
+    for name, inner, outer, same, expected, actual in found:
+        what = f"{name} of {outer} over {inner}"
+        assert same, f"{what}: other dtypes come out"
+        for a, b in zip(actual, expected, strict=True):
+            assert_parity(a, b, bound=bounds[inner], what=what)
