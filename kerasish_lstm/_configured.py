@@ -1,19 +1,30 @@
-"""The two methods by which a layer becomes a Keras config and comes of one."""
+"""What every layer here has of Keras's: its config, written and read, and its trainable flag."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self, cast
 
+import torch
 from torch import nn
 
-from ._recurrent import Device, DType
-
+Device = torch.device | str | int | None
+DType = torch.dtype | str | None
 Target = Literal["keras", "tf_keras"]
 
 
 class Configured(nn.Module):
     """A module that Keras has too."""
+
+    @property
+    def trainable(self) -> bool:
+        """Whether any parameter takes a gradient; setting it sets all of them."""
+        return any(p.requires_grad for p in self.parameters())
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        for parameter in self.parameters():  # one by one: torch refuses lazy ones in a call for all
+            parameter.requires_grad = bool(value)
 
     def get_config(self, target: Target = "keras") -> dict[str, Any]:
         """The config from which Keras makes the same layer: ``keras.layers.X.from_config(config)``.

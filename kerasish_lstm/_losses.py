@@ -137,16 +137,23 @@ def losses_of_slices(layer: nn.Module, slices: int = 1) -> Iterator[None]:
 
 
 @contextmanager
-def accumulate_losses() -> Iterator[None]:
+def accumulate_losses(module: nn.Module | None = None) -> Iterator[None]:
     """Within, a layer that is called several times keeps the activity losses of every call.
 
-    In Keras a model's call is such a span; torch does not know where a model begins. Wrap the
-    forward of a model that calls one layer more than once::
+    In Keras a model's call is such a span, and begins by forgetting the losses of the last one;
+    torch does not know where a model begins. Wrap the forward of a model that calls one layer more
+    than once, or that does not call every layer each time::
 
-        with accumulate_losses():
+        with accumulate_losses(model):
             y = model(x)
         loss = criterion(y, target) + regularization_loss(model)
+
+    Args:
+        module: whose layers forget their activity losses first; None forgets nothing.
     """
+    for m in () if module is None else module.modules():
+        if isinstance(m, WithLosses):
+            m._activity_losses = []
     before = _recording.set(_Recording(object()))
     try:
         yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypedDict
 
-from ._recurrent import Device, DType
+from ._configured import Device, DType
 from .config import Activation, DropoutStyle
 
 

@@ -16,15 +16,13 @@ from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 from . import activations, constraints, initializers, regularizers
+from ._configured import Configured, Device, DType
 from ._dropout import NO_DROPOUT, NO_PLAN, DropoutMasks, DropoutPlan, on_input, prepared
 from ._engines import CastLSTM, LSTMState, TorchLSTM, fused, scan, why_not_fused
 from ._losses import WithLosses
 from .config import LSTMConfig
 from .errors import ConfigError, InputError, WeightMismatch
 from .weights import LSTMWeights, relayout
-
-Device = torch.device | str | int | None
-DType = torch.dtype | str | None
 
 DTYPES: dict[str, torch.dtype] = {
     "float16": torch.float16,
@@ -40,7 +38,7 @@ MIXED: dict[str, torch.dtype] = {
 _ROLES = ("kernel", "recurrent", "bias")
 
 
-class Recurrent(WithLosses):
+class Recurrent(Configured, WithLosses):
     """One ``nn.LSTM``'s parameters, in :attr:`lstm`, with the config that governs them.
 
     The second bias, ``bias_hh_l0``, is a buffer of zeros: Keras trains one bias.
@@ -194,18 +192,17 @@ class Recurrent(WithLosses):
     def name(self) -> str | None:
         return self.config.name
 
-    @property
-    def trainable(self) -> bool:
-        """Whether any parameter takes a gradient; setting it sets all of them."""
-        return any(p.requires_grad for p in self.lstm.parameters())
-
-    @trainable.setter
-    def trainable(self, value: bool) -> None:
-        set_trainable(self, value)
-
     def count_params(self) -> int:
         """The number of weights as Keras's ``summary()`` counts them: 4U(F + U + 1)."""
+        self._insist_on_a_size("count_params()")
         return sum(p.numel() for p in self.lstm.parameters())
+
+    def _insist_on_a_size(self, what: str) -> None:
+        if is_lazy(self.lstm.weight_ih_l0):
+            raise ConfigError(
+                f"{self._label} has not learnt its input size, so {what} cannot be had. Call it "
+                "once before."
+            )
 
     @property
     def _label(self) -> str:
@@ -223,9 +220,10 @@ class Recurrent(WithLosses):
         if not (self.config.dropout or self.config.recurrent_dropout):
             hidden.add("dropout_style")
         for field, value in vars(self.config).items():
-            if field not in hidden and value != getattr(default, field):
-                shown = getattr(value, "__name__", repr(value)) if callable(value) else repr(value)
-                parts.append(f"{field}={shown}")
+            usual = getattr(default, field)
+            same = type(value) is type(usual) and value == usual  # an array's == is no answer
+            if field not in hidden and not same:
+                parts.append(f"{field}={_shown(value)}")
         return ", ".join(parts)
 
     # Weights in Keras's layout
@@ -250,6 +248,7 @@ class Recurrent(WithLosses):
 
         Copies, in the parameters' dtype; bfloat16, which NumPy lacks, comes as float32 (exact).
         """
+        self._insist_on_a_size("its weights")
         tensors = [self.lstm.weight_ih_l0, self.lstm.weight_hh_l0]
         if self.config.use_bias:
             tensors += [self.lstm.bias_ih_l0, self.lstm.bias_hh_l0]
@@ -318,8 +317,9 @@ class Recurrent(WithLosses):
 
     def _weights_by_role(self) -> list[tuple[str, Tensor]]:
         """The parameters with Keras's axes: views of those of :attr:`lstm`."""
+        kernel = self.lstm.weight_ih_l0
         roles: list[tuple[str, Tensor]] = [
-            ("kernel", self.lstm.weight_ih_l0.t()),
+            ("kernel", kernel if is_lazy(kernel) else kernel.t()),
             ("recurrent", self.lstm.weight_hh_l0.t()),
         ]
         return [*roles, ("bias", self.lstm.bias_ih_l0)] if self.config.use_bias else roles
@@ -328,8 +328,9 @@ class Recurrent(WithLosses):
         losses = []
         for role, weight in self._weights_by_role():
             regularizer = self._regularizers[role]
-            if regularizer is not None and weight.requires_grad:
-                losses.append(regularizer(weight))
+            if regularizer is not None and weight.requires_grad and not is_lazy(weight):
+                loss = regularizer(weight)
+                losses.append(_of_shape(loss, torch.Size(), role, regularizer, self))
         return losses
 
     @torch.no_grad()
@@ -346,8 +347,10 @@ class Recurrent(WithLosses):
             self._weights_by_role(), self.lstm.parameters(), strict=True
         ):
             constraint = self._constraints[role]
-            if constraint is not None and (only is None or only(parameter)):
-                weight.copy_(constraint(weight))
+            if constraint is None or is_lazy(parameter):
+                continue
+            if only is None or only(parameter):
+                weight.copy_(_of_shape(constraint(weight), weight.shape, role, constraint, self))
 
     def _dropout(
         self, x: Tensor, given: DropoutMasks | None, training: bool
@@ -437,10 +440,23 @@ class Recurrent(WithLosses):
             self.lstm.flatten_parameters()  # a copy's parameters lie apart, which costs cuDNN
 
 
-def set_trainable(module: nn.Module, value: bool) -> None:
-    """Set ``requires_grad`` of every parameter, also of one that is lazy, which torch refuses."""
-    for parameter in module.parameters():
-        parameter.requires_grad = bool(value)
+def _shown(value: Any) -> str:
+    """A keyword's value in ``repr``."""
+    if isinstance(value, Tensor | np.ndarray):
+        return f"<{type(value).__name__} {tuple(value.shape)}>"
+    return str(getattr(value, "__name__", repr(value))) if callable(value) else repr(value)
+
+
+def _of_shape(result: Any, shape: torch.Size, role: str, function: Any, owner: Recurrent) -> Tensor:
+    """What a regularizer or a constraint gave, if it can be one's result."""
+    if not isinstance(result, Tensor) or result.shape != shape:
+        found = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+        what = "constraint" if len(shape) else "regularizer"
+        raise ConfigError(
+            f"{owner._label}: the {role}_{what} {function!r} gave {found}; it must give a tensor "
+            f"of shape {tuple(shape)}."
+        )
+    return result
 
 
 def result_dtype(dtype: DType, kind: str) -> torch.dtype | None:

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._configured import Configured
+from ._configured import Configured, DType
 from ._dropout import DropoutMasks
 from ._inputs import Mask, as_dtype
 from ._losses import WithLosses
-from ._recurrent import DType, result_dtype, set_trainable
+from ._recurrent import result_dtype
 from .errors import ConfigError, InputError, WeightMismatch
 from .lazy import LazyLSTM
 from .lstm import LSTM
@@ -113,7 +113,7 @@ class Bidirectional(Configured, WithLosses):
                 stacklevel=2,
             )
         if not trainable:
-            set_trainable(self, False)
+            self.trainable = False
 
     def _check_directions(self) -> None:
         forward, backward = self.forward_layer.config, self.backward_layer.config

@@ -7,16 +7,16 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-from ._configured import Configured
+from ._configured import Device, DType
 from ._dropout import DropoutMasks
 from ._engines import LSTMState, input_product, lstm_step
 from ._inputs import InitialState, as_real, as_state
-from ._recurrent import Device, DType, Recurrent
+from ._recurrent import Recurrent
 from .config import Activation, DropoutStyle, LSTMConfig
 from .errors import InputError
 
 
-class LSTMCell(Configured, Recurrent):
+class LSTMCell(Recurrent):
     """Keras's LSTMCell on torch tensors: one step.
 
         i, f, g, o = split(x K + h R + b, 4)

@@ -450,7 +450,8 @@ def _short(value: Mapping[str, Any], defaults: tuple[str | None, ...]) -> Any:
     are.
     """
     name, registered = value.get("class_name"), value.get("registered_name")
-    foreign = not str(value.get("module") or "keras").startswith(("keras", "tf_keras"))
+    # Keras writes module None for a class of the model's script.
+    foreign = str(value.get("module", "keras")).split(".")[0] not in ("keras", "tf_keras")
     foreign = foreign or registered not in (None, "", name)
     if foreign or not isinstance(value.get("config"), Mapping):
         return dict(value)

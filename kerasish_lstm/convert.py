@@ -31,13 +31,6 @@ from .weights import LSTMWeights
 
 Backend = Literal["keras", "tf_keras"]
 
-_DTYPES = {
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float32": torch.float32,
-    "float64": torch.float64,
-}
-
 # Each Keras has one hard_sigmoid. The other generation's goes there as a function of this name,
 # which LSTMConfig.from_keras knows again.
 _FOREIGN = {"keras": "hard_sigmoid_v2", "tf_keras": "hard_sigmoid_v3"}
@@ -48,6 +41,7 @@ def from_keras(layer: Any) -> Any:
 
         LSTM, LSTMCell, Bidirectional, TimeDistributed    the class of the same name
         RNN over LSTMCells, stacked or one                StackedLSTM
+        Sequential of LSTM and Bidirectional layers       StackedLSTM
 
     Args:
         layer: a built layer. Nothing of it is changed, and no array is shared.
@@ -103,6 +97,7 @@ _KINDS: dict[str, Any] = {
     "Bidirectional": Bidirectional,
     "RNN": StackedLSTM,
     "TimeDistributed": TimeDistributed,
+    "Sequential": StackedLSTM,
 }
 
 
@@ -111,13 +106,23 @@ def _cells(layer: Any) -> list[Any]:
     kind = type(layer).__name__
     if kind == "LSTMCell":
         return [layer]
-    if kind == "Bidirectional":
-        return [c for one in (layer.forward_layer, layer.backward_layer) for c in _cells(one)]
-    if kind == "TimeDistributed":
-        return _cells(layer.layer)
+    inside = _inside(layer)
+    if inside:
+        return [cell for one in inside for cell in _cells(one)]
     if kind in ("LSTM", "RNN"):
         return list(getattr(layer.cell, "cells", [layer.cell]))
     return [layer]  # another layer, which is refused
+
+
+def _inside(layer: Any) -> list[Any]:
+    """The layers inside a wrapper or a chain, of Keras's or of this package's; of others none."""
+    kind = type(layer).__name__
+    if kind == "Bidirectional":
+        return [layer.forward_layer, layer.backward_layer]
+    if kind == "TimeDistributed":
+        return [layer.layer]
+    is_chain = isinstance(layer, StackedLSTM) and not layer.of_cells
+    return list(layer.layers) if kind == "Sequential" or is_chain else []
 
 
 def _config_of(layer: Any) -> dict[str, Any]:
@@ -146,14 +151,11 @@ def _check_activations(cell: Any, name: str, root: str) -> None:
 
 
 def _layers_with_state(layer: Any) -> list[Any]:
-    """The stateful layers of a live Keras layer, or of a module, each with ``states``."""
-    if hasattr(layer, "forward_layer"):
-        found = [layer.forward_layer, layer.backward_layer]
-    elif isinstance(layer, TimeDistributed) or type(layer).__name__ == "TimeDistributed":
-        return _layers_with_state(layer.layer)
-    else:
-        found = [layer]
-    return [one for one in found if getattr(one, "stateful", False)]
+    """The stateful layers of a live Keras layer, or of a module, each with its own states."""
+    inside = _inside(layer)
+    if inside:
+        return [found for one in inside for found in _layers_with_state(one)]
+    return [layer] if getattr(layer, "stateful", False) else []
 
 
 def _copy_states(layer: Any, module: Any) -> None:
@@ -176,16 +178,13 @@ def _flat(states: Any) -> Iterator[Any]:
 
 def _layer(config: LSTMConfig, weights: LSTMWeights, source: str) -> LSTM[Any]:
     kernel = np.asarray(weights.kernel)
-    policy = config.dtype or kernel.dtype.name
-    dtype = torch.float32 if policy.startswith("mixed_") else _DTYPES.get(policy)
-    if dtype is None:
-        raise ConfigError(
-            f"the LSTM {source} has the dtype policy {policy!r}; allowed are "
-            f"{', '.join(_DTYPES)}, mixed_float16 and mixed_bfloat16."
-        )
+    dtype = config.dtype or kernel.dtype.name
     if not isinstance(config.activation, str) or not isinstance(config.recurrent_activation, str):
         raise ConfigError(f"the LSTM {source} has an activation that is no name.")
-    layer: LSTM[Any] = LSTM.from_lstm_config(kernel.shape[0], config, dtype=dtype)
+    try:
+        layer: LSTM[Any] = LSTM.from_lstm_config(kernel.shape[0], config, dtype=dtype)
+    except ConfigError as error:
+        raise ConfigError(f"the LSTM {source}: {str(error).removeprefix('LSTM: ')}") from error
     layer._load(weights, source=source)
     return layer
 
@@ -236,12 +235,9 @@ def to_keras(module: Any, *, backend: Backend = "keras") -> Any:
     batch = stateful[0]._state[0].h.shape[0] if stateful else None
     shape = {"LSTMCell": (batch,), "TimeDistributed": (batch, None, None)}.get(kind, (batch, None))
     layer.build((*shape, parts[0].input_size))
-    layers = list(layer.layers) if kind == "Sequential" else [layer]
-    cells = [cell for one in layers for cell in _cells(one)]
-    for part, cell in zip(parts, cells, strict=True):
+    for part, cell in zip(parts, _cells(layer), strict=True):
         cell.set_weights(part.get_weights())
-    theirs = [found for one in layers for found in _layers_with_state(one)]
-    for mine, other in zip(stateful, theirs, strict=True):
+    for mine, other in zip(stateful, _layers_with_state(layer), strict=True):
         flat = [s for pair in mine._state for s in pair]
         for variable, state in zip(_flat(other.states), flat, strict=True):
             variable.assign(state.detach().cpu().to(torch.float64).numpy())

@@ -7,13 +7,13 @@ from typing import Any, Generic, Literal, TypeVar, Unpack, cast, overload
 
 from torch import Tensor
 
-from ._configured import Configured
+from ._configured import Device, DType
 from ._dropout import DropoutMasks
 from ._engines import LSTMState
 from ._inputs import InitialState, Mask, as_mask, as_pair, as_sequence, as_state
 from ._masks import compact, last_output, spread
 from ._options import LSTMOptions
-from ._recurrent import Device, DType, Recurrent
+from ._recurrent import Recurrent
 from ._state import Stateful
 from .config import Activation, DropoutStyle, LSTMConfig
 from .errors import EngineError, StateError
@@ -22,7 +22,7 @@ Output = TypeVar("Output")
 WithState = tuple[Tensor, Tensor, Tensor]
 
 
-class LSTM(Configured, Stateful, Recurrent, Generic[Output]):
+class LSTM(Stateful, Recurrent, Generic[Output]):
     """Keras's LSTM on torch tensors.
 
         i, f, g, o = split(x_t K + h R + b, 4)

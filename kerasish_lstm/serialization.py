@@ -25,9 +25,9 @@ import torch
 from torch import nn
 
 from . import constraints, initializers, regularizers
-from ._configured import Target
+from ._configured import Device, DType, Target
 from ._objects import serialize
-from ._recurrent import MIXED, Device, DType, Recurrent, result_dtype
+from ._recurrent import MIXED, Recurrent, result_dtype
 from .bidirectional import Bidirectional
 from .cell import LSTMCell
 from .config import (

@@ -9,13 +9,13 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ._configured import Configured
+from ._configured import Configured, DType
 from ._dropout import DropoutMasks
 from ._engines import LSTMState
 from ._inputs import Mask, as_dtype, as_mask, as_sequence, as_state
 from ._losses import WithLosses
 from ._masks import cleared, compact, last_output, spread
-from ._recurrent import DType, Recurrent, result_dtype, set_trainable
+from ._recurrent import Recurrent, result_dtype
 from ._state import Stateful
 from .bidirectional import Bidirectional
 from .cell import LSTMCell
@@ -127,7 +127,7 @@ class StackedLSTM(Configured, Stateful, WithLosses):
         self._state = None
         self._fit_sizes()
         if not trainable:
-            set_trainable(self, False)
+            self.trainable = False
 
     def _fit_sizes(self) -> None:
         """Tell lazy layers the size of the one below; refuse sizes that do not fit."""
@@ -171,15 +171,6 @@ class StackedLSTM(Configured, Stateful, WithLosses):
 
     def _flag(self, name: str) -> bool:
         return self._flags[name] if self.of_cells else bool(getattr(self.layers[-1], name))
-
-    @property
-    def trainable(self) -> bool:
-        """Whether any parameter takes a gradient; setting it sets all of them."""
-        return any(p.requires_grad for p in self.parameters())
-
-    @trainable.setter
-    def trainable(self, value: bool) -> None:
-        set_trainable(self, value)
 
     @property
     def input_size(self) -> int:

@@ -29,7 +29,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from ._recurrent import Device, Recurrent
+from ._configured import Device
+from ._recurrent import Recurrent
 from .bidirectional import Bidirectional
 from .cell import LSTMCell
 from .errors import ConfigError, FileFormatError, WeightMismatch

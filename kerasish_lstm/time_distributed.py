@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._configured import Configured
+from ._configured import Configured, DType
 from ._losses import WithLosses, losses_of_slices
-from ._recurrent import DType, result_dtype, set_trainable
+from ._recurrent import result_dtype
 from .bidirectional import Bidirectional
 from .errors import ConfigError, InputError
 from .lstm import LSTM
@@ -75,7 +75,7 @@ class TimeDistributed(Configured, WithLosses):
         self.name = name
         self._input_dtype = result_dtype(dtype, "TimeDistributed")
         if not trainable:
-            set_trainable(self, False)
+            self.trainable = False
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, training: bool | None = None

@@ -29,10 +29,16 @@ def constrain(optimizer: torch.optim.Optimizer, module: nn.Module) -> Any:
         The handle of the hook; its ``remove()`` ends it.
 
     Raises:
-        ConfigError: no layer inside has a constraint.
+        ConfigError: no layer inside has a constraint, or none of its weights is the optimizer's;
+            the optimizer applies it already.
 
     Source: Keras 3.15.1 ``BaseOptimizer.apply``.
     """
+    if not isinstance(optimizer, torch.optim.Optimizer) or not isinstance(module, nn.Module):
+        raise ConfigError(
+            f"constrain: a {type(optimizer).__name__} and a {type(module).__name__} were given; "
+            "pass a torch optimizer and a module."
+        )
     constrained = [
         m for m in module.modules() if isinstance(m, Recurrent) and any(m._constraints.values())
     ]
@@ -40,6 +46,21 @@ def constrain(optimizer: torch.optim.Optimizer, module: nn.Module) -> Any:
         raise ConfigError(
             f"constrain: no layer in {type(module).__name__} has a constraint. Build one with "
             "kernel_constraint, recurrent_constraint or bias_constraint."
+        )
+
+    owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    for layer in constrained:
+        if not any(id(p) in owned for p in layer.parameters()):
+            raise ConfigError(
+                f"constrain: no weight of {layer._label}, which has a constraint, is the "
+                f"{type(optimizer).__name__}'s. Build the optimizer over module.parameters()."
+            )
+    hooks = optimizer._optimizer_step_post_hooks.values()
+    before = {id(m) for hook in hooks for m in getattr(hook, "constrained", ())}
+    if any(id(layer) in before for layer in constrained):
+        raise ConfigError(
+            f"constrain: the {type(optimizer).__name__} applies the constraints of "
+            f"{type(module).__name__} already. Call constrain once."
         )
 
     def after_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
@@ -51,4 +72,5 @@ def constrain(optimizer: torch.optim.Optimizer, module: nn.Module) -> Any:
         for layer in constrained:
             layer.apply_constraints(lambda p: id(p) in stepped and p.grad is not None)
 
+    after_step.constrained = constrained  # type: ignore[attr-defined]
     return optimizer.register_step_post_hook(after_step)

@@ -32,10 +32,21 @@ def layers(k: Any) -> dict[str, tuple[Any, np.ndarray]]:
         "rnn of one cell": rnn(cell(5, kernel_regularizer="l2"), go_backwards=True),
         "time distributed": slices(lstm(5, **sequences)),
         "frozen": both(lstm(5)),
+        "frozen whole": both(lstm(5), trainable=False),
+        "chain": k.Sequential([lstm(5, **sequences), both(lstm(2))]),
+        "stateful chain": k.Sequential(
+            [
+                k.layers.Input(batch_shape=(2, 7, 3), dtype="float64"),
+                both(lstm(5, stateful=True, **sequences)),
+                lstm(2, stateful=True),
+            ]
+        ),
+        "time distributed chain": slices(k.Sequential([lstm(5, **sequences), lstm(2)])),
         "stateful rnn": rnn(stacked([cell(5), cell(2)]), stateful=True),
     }
     made["frozen"].forward_layer.trainable = False
-    inputs = {"cell": X[:, 0], "time distributed": np.stack([X, -X], 1)}
+    many = np.stack([X, -X], 1)
+    inputs = {"cell": X[:, 0], "time distributed": many, "time distributed chain": many}
     return {name: (layer, inputs.get(name, X)) for name, layer in made.items()}
 
 
