@@ -43,6 +43,9 @@ class KerasObject:
                 value = value.item()
             if not isinstance(value, numbers.Real):
                 raise self._reject(field, "a number")
+            number: Any = value  # infinities and NaN are for the callers to judge
+            if _LARGEST < abs(number) < math.inf:
+                raise self._reject(field, f"a number of at most {_LARGEST:.1e}")
             self._set(field, value)
 
     def _check_factor(self, field: str) -> None:
@@ -145,6 +148,7 @@ def serialize(thing: Any, keyword: str = "object") -> dict[str, Any] | None:
     }
 
 
+_LARGEST = 3.4e38  # as float32 has it, in which Keras holds most of these
 _KERASES = ("keras", "tf_keras")
 
 

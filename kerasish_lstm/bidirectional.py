@@ -106,6 +106,7 @@ class Bidirectional(Configured, WithLosses):
             direction.config = direction.config.replace(zero_output_for_mask=zero, use_cudnn=engine)
         self._regularize_activity(activity_regularizer)
         self.activity_regularizer = activity_regularizer
+        self.dtype = dtype
         self._result_dtype = result_dtype(dtype, "Bidirectional")
         if weights is not None:
             warnings.warn(

@@ -210,6 +210,8 @@ class LSTMConfig:
             isinstance(self.seed, bool) or not isinstance(self.seed, numbers.Integral)
         ):
             raise ConfigError(f"LSTM: seed={self.seed!r} is not an integer or None.")
+        if self.seed is not None and not -(2**63) <= self.seed < 2**63:
+            raise ConfigError(f"LSTM: seed={self.seed!r} is too large; it must fit 64 bits.")
         fix("seed", None if self.seed is None else int(self.seed))
         if self.name is not None and (not isinstance(self.name, str) or "/" in self.name):
             raise ConfigError(
@@ -302,27 +304,6 @@ class LSTMConfig:
         except ConfigError as error:
             raise ConfigError(f"{label}: {str(error).removeprefix('LSTM: ')}") from error
 
-    def to_keras(self, version: str) -> dict[str, Any]:
-        """The keywords that make the same layer in Keras ``version``: 2 (tf_keras) or 3.
-
-        ``hard_sigmoid`` and callables are left as they are: what stands for them in a given Keras
-        is for ``convert.to_keras`` to say. Entries that are None where Keras's default is None,
-        ``dtype`` among them, are left out.
-        """
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        if keras_generation(version) < 3:
-            for field in ("seed", "use_cudnn"):
-                del values[field]
-        elif self.time_major:
-            raise ConfigError(
-                f"LSTM {self.name!r}: Keras 3 has no time_major=True. Build it with False, and "
-                "transpose the input and the output."
-            )
-        else:
-            del values["time_major"]
-        del values["dropout_style"]  # each Keras has its own
-        return {k: v for k, v in values.items() if v is not None or k.endswith("_initializer")}
-
 
 def keras_generation(version: str) -> int:
     """1, 2 or 3, of a version string such as ``"2.2.4-tf"``. Raises ConfigError for others."""
@@ -386,7 +367,7 @@ def detected_version(config: Any) -> str:
     Only the configs of this package have ``implementation`` beside Keras 3's entries. A config of
     ``LSTMCell`` alone has no ``time_major``; multi-backend Keras's is known by its initializers.
     """
-    entries = list(_mappings(config))
+    entries = list(mappings(config))
     for entry in entries:
         if isinstance(entry.get("keras_version"), str):
             return str(entry["keras_version"])
@@ -406,7 +387,7 @@ def detected_version(config: Any) -> str:
     return "2.3.1" if "VarianceScaling" in classes and "module" not in str(config) else "2"
 
 
-def _mappings(value: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
+def mappings(value: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
     """Every dict in a config."""
     if depth > 64:
         return
@@ -415,7 +396,7 @@ def _mappings(value: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
         value = list(value.values())
     if isinstance(value, list | tuple):
         for part in value:
-            yield from _mappings(part, depth + 1)
+            yield from mappings(part, depth + 1)
 
 
 def nearest(key: Any, known: Any) -> str:

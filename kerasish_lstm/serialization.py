@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from typing import Any, get_args
 
 import numpy as np
-import torch
 from torch import nn
 
 from . import constraints, initializers, regularizers
@@ -195,6 +194,11 @@ class Writer:
                 f"{module._label}: time_major=True has no word in Keras 3. Write it for "
                 "target='tf_keras', or build it with False and transpose the input and the output."
             )
+        if not self.beside and len({p.requires_grad for p in module.parameters()}) > 1:
+            raise ConfigError(
+                f"{module._label}: some of its weights are frozen and others are not, which Keras "
+                "has no word for. Set its trainable flag, or keep it with save_safetensors."
+            )
         found = self._base(c.name, self._trains(module), policy_of(module))
         found |= {} if is_cell else self._flags(vars(c))
         found["units"] = c.units
@@ -240,7 +244,7 @@ class Writer:
         trainable, inside = self._inside([forward, backward])
         if not self._is_keras_3:
             trainable = trainable and any(self._trains(p) for p in (forward, backward))
-        policy = _wrapper_policy(module._result_dtype, forward)
+        policy = _wrapper_policy(module, forward)
         found = self._base(module.name, trainable, policy)
         found |= self._activity(module.activity_regularizer)
         found["merge_mode"] = module.merge_mode
@@ -260,11 +264,16 @@ class Writer:
         return found
 
     def stacked(self, module: StackedLSTM) -> dict[str, Any]:
+        if len(set(module.layers)) < len(module.layers):
+            raise ConfigError(
+                f"{module._label}: one layer stands in it twice, which no config can say. Build "
+                "the stack of copies (copy.deepcopy)."
+            )
         if not module.of_cells:
             return self._chain(module)
         cells: list[LSTMCell] = list(module.layers)  # type: ignore[arg-type]
         trainable, inside = self._inside(cells)
-        policy = _wrapper_policy(module._result_dtype, cells[-1])
+        policy = _wrapper_policy(module, cells[-1])
         found = self._base(module.name, trainable, policy)
         found |= self._activity(module.activity_regularizer)
         found |= self._flags(module._flags)
@@ -292,7 +301,7 @@ class Writer:
     def time_distributed(self, module: TimeDistributed) -> dict[str, Any]:
         parts = _parts(module)
         trainable, inside = self._inside(parts)
-        policy = _wrapper_policy(module._input_dtype, parts[-1])
+        policy = _wrapper_policy(module, parts[-1])
         found = self._base(module.name, trainable, policy)
         found |= self._activity(module.activity_regularizer)
         return {**found, "layer": inside.wrapped(module.layer)}
@@ -321,11 +330,11 @@ def policy_of(part: Recurrent) -> str:
     return policy if policy in MIXED and stored == "float32" else stored
 
 
-def _wrapper_policy(dtype: torch.dtype | None, part: Recurrent) -> str:
-    """The policy of a wrapper that casts its results to a dtype, or to none."""
-    if dtype is None or dtype == part.compute_dtype:
+def _wrapper_policy(module: Any, part: Recurrent) -> str:
+    """The policy of a wrapper: what it was given, or else that of the layer inside."""
+    if module.dtype is None:
         return policy_of(part)
-    return str(dtype).removeprefix("torch.")
+    return str(module.dtype).removeprefix("torch.")
 
 
 def _parts(module: nn.Module) -> list[Recurrent]:
@@ -641,6 +650,10 @@ def from_config(
     """A new layer of the class, of a config of any Keras: see :meth:`LSTM.from_config`."""
     own = next(kind for kind in dict.fromkeys(_OURS.values()) if issubclass(cls, kind))
     with _at(f"{cls.__name__}.from_config"):
+        if input_size is not None and input_size < 1:
+            raise ConfigError(
+                f"input_size={input_size!r} is not possible; pass 1 or more, or None."
+            )
         entry = Entry.of(config, [name for name, kind in _OURS.items() if kind is own])
         if _OURS.get(entry.kind) is not own:
             known = f"{', '.join(_OURS)} and what they hold"
@@ -665,12 +678,12 @@ def _kind_of(config: Mapping[str, Any], asked: Sequence[str]) -> str:
     for key, kind in (("layers", "Sequential"), ("cell", "RNN"), ("cells", "StackedRNNCells")):
         if key in config:
             return kind
-    whole = "trainable" in config
-    if "layer" in config:
+    whole = {"trainable", "dtype"} <= config.keys()
+    if "layer" in config or "merge_mode" in config:
         told = "merge_mode" in config or "backward_layer" in config
         other = whole or "TimeDistributed" in asked
         return "TimeDistributed" if other and not told else "Bidirectional"
-    other = whole or "LSTMCell" in asked
+    other = (whole and "kernel_initializer" in config) or "LSTMCell" in asked
     return "LSTMCell" if other and "return_sequences" not in config else "LSTM"
 
 

@@ -123,6 +123,7 @@ class StackedLSTM(Configured, Stateful, WithLosses):
             )
         self.mask_propagation = mask_propagation
         self.name = name
+        self.dtype = dtype
         self._result_dtype = result_dtype(dtype, "StackedLSTM")
         self._state = None
         self._fit_sizes()

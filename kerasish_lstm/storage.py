@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ from ._configured import Device
 from ._recurrent import Recurrent
 from .bidirectional import Bidirectional
 from .cell import LSTMCell
+from .config import mappings
 from .errors import ConfigError, FileFormatError, WeightMismatch
 from .lstm import LSTM
 from .serialization import Writer, from_config
@@ -112,7 +114,9 @@ def load_safetensors(path: str | os.PathLike[str], *, device: Device = None) -> 
     """
     path = Path(path)
     with _opened(path) as file:
-        module = _empty(_head(file, path), path)
+        head = _head(file, path)
+        _count(file, head, path)
+        module = _empty(head, path)
         _compare(file, module, path)
         module.to_empty(device=torch.get_default_device() if device is None else device)
         module.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
@@ -121,7 +125,8 @@ def load_safetensors(path: str | os.PathLike[str], *, device: Device = None) -> 
 
 def _beside(module: nn.Module) -> dict[str, Any]:
     if isinstance(module, Recurrent):
-        return {field: getattr(module.config, field) for field in _BESIDE}
+        frozen = [name for name, p in module.lstm.named_parameters() if not p.requires_grad]
+        return {field: getattr(module.config, field) for field in _BESIDE} | {"frozen": frozen}
     if isinstance(module, StackedLSTM) and not module.of_cells:
         return {"mask_propagation": module.mask_propagation}
     return {}
@@ -129,12 +134,17 @@ def _beside(module: nn.Module) -> dict[str, Any]:
 
 def _write(path: Path, data: bytes) -> None:
     """A temporary file in the same folder, moved into place once it is whole."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    if path.is_dir():
+        raise FileFormatError(f"{path} is a folder; pass the path of a file to write.")
+    path = path.resolve()  # a link stays a link, to the new file
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -181,6 +191,16 @@ def _head(file: Any, path: Path) -> dict[str, Any]:
     return found
 
 
+def _count(file: Any, head: Mapping[str, Any], path: Path) -> None:
+    """As many LSTMs in the config as in the file, before one of them is built."""
+    said = sum("units" in entry for entry in mappings(head["config"]))
+    held = sum(key.endswith("weight_hh_l0") for key in file.keys())  # noqa: SIM118
+    if said != held:
+        raise WeightMismatch(
+            f"{path} holds the weights of {held} LSTMs, and its config has {said} of them."
+        )
+
+
 def _empty(head: Mapping[str, Any], path: Path) -> Module:
     """The layer on the meta device, where a size costs nothing."""
     kind, size = _CLASSES[head["class"]], head["input_size"]
@@ -204,7 +224,10 @@ def _apply_beside(module: Module, beside: Mapping[str, Any]) -> None:
         if part is None or not isinstance(values, dict) or values.keys() != _beside(part).keys():
             raise ConfigError(f"'beside' has {name!r}: {values!r}, which fits no part of it.")
         if isinstance(part, Recurrent):
-            part.config = part.config.replace(**values)
+            frozen = values["frozen"]
+            part.config = part.config.replace(**{k: values[k] for k in _BESIDE})
+            for key, parameter in part.lstm.named_parameters():
+                parameter.requires_grad = not (isinstance(frozen, list) and key in frozen)
         elif values["mask_propagation"] in get_args(MaskPropagation):
             part.mask_propagation = values["mask_propagation"]
         else:

@@ -73,6 +73,7 @@ class TimeDistributed(Configured, WithLosses):
         self._regularize_activity(activity_regularizer)
         self.activity_regularizer = activity_regularizer
         self.name = name
+        self.dtype = dtype
         self._input_dtype = result_dtype(dtype, "TimeDistributed")
         if not trainable:
             self.trainable = False

@@ -1027,3 +1027,38 @@ def test_whatever_stands_in_a_config_is_read_or_is_a_config_error(
     place[key] = value
     with contextlib.suppress(ConfigError):
         type(module).from_config(config, F, device="meta")
+
+
+def test_a_short_config_is_that_of_the_class_which_was_asked() -> None:
+    assert LSTM.from_config({"units": 3, "trainable": False}, 4).units == 3
+    inner = {"class_name": "LSTM", "config": {"units": 3}}
+    both = Bidirectional.from_config({"name": "b", "trainable": True, "layer": inner}, 4)
+    assert both.merge_mode == "concat"
+    with pytest.raises(ConfigError, match="layer"):
+        Bidirectional.from_config({"merge_mode": "sum"})
+    with pytest.raises(ConfigError, match="input_size=0"):
+        LSTM.from_config({"units": 3}, 0)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"module": None, "class_name": "L2", "config": {"l2": 0.5}, "registered_name": "L2"},
+        {"module": "keras_contrib.reg", "class_name": "L2", "config": {}, "registered_name": None},
+        {"module": "kerastuner", "class_name": "L2", "config": {}, "registered_name": None},
+    ],
+    ids=lambda own: str(own["module"]),
+)
+def test_a_class_of_the_author_s_with_a_name_of_keras_s_is_not_taken_for_it(own: Any) -> None:
+    config = {"units": 3, "kernel_regularizer": own}
+    with pytest.raises(ConfigError, match="code of the model's author"):
+        LSTM.from_config(config, 4)
+    kept = LSTM.from_lstm_config(4, LSTMConfig.from_keras(config, "3.15.1"))
+    with pytest.raises(ConfigError, match="code of the model's author"):
+        kept.train()(torch.zeros(1, 2, 4))
+
+
+def test_a_wrapper_keeps_its_policy() -> None:
+    both = Bidirectional(LSTM(3, 2), dtype="mixed_float16")
+    assert both.get_config()["dtype"]["config"]["name"] == "mixed_float16"
+    assert Bidirectional.from_config(both.get_config(), 3).dtype == "mixed_float16"

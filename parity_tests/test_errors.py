@@ -18,7 +18,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kerasish_lstm import ACTIVATIONS, LSTM, LazyLSTM, LSTMCell, LSTMConfig, activations
+from kerasish_lstm import (
+    ACTIVATIONS,
+    LSTM,
+    Bidirectional,
+    LazyLSTM,
+    LSTMCell,
+    LSTMConfig,
+    StackedLSTM,
+    TimeDistributed,
+    activations,
+)
 from kerasish_lstm._options import LSTMOptions
 from kerasish_lstm.errors import (
     ConfigError,
@@ -646,3 +656,35 @@ def test_every_keyword_reaches_the_config() -> None:
     assert set(other) == set(defaults(LSTM.__init__)) - {"dtype", "device"}
     config = LSTM(F, U, **other).config
     assert {k: getattr(config, k) for k in other} == other
+
+
+def test_repr_shows_an_array_by_its_shape() -> None:
+    text = repr(
+        LSTM(F, U, kernel_initializer=np.zeros((F, 4 * U)), recurrent_initializer=torch.ones(2, 8))
+    )
+    assert "kernel_initializer=<ndarray (3, 8)>" in text and "<Tensor (2, 8)>" in text
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Bidirectional(LSTM(F, U)),
+        lambda: Bidirectional(LazyLSTM(U)),
+        lambda: StackedLSTM([LSTMCell(F, U), LSTMCell(U, U)]),
+        lambda: TimeDistributed(LSTM(F, U)),
+        lambda: LSTMCell(F, U),
+    ],
+)
+def test_the_trainable_flag_reaches_every_weight(build: Any) -> None:
+    module = build()
+    assert module.trainable
+    module.trainable = False
+    assert not any(p.requires_grad for p in module.parameters()) and not module.trainable
+    module.trainable = True
+    assert all(p.requires_grad for p in module.parameters())
+
+
+@pytest.mark.parametrize("ask", ["count_params", "get_weights"])
+def test_a_lazy_layer_says_that_it_has_no_size_yet(ask: str) -> None:
+    with pytest.raises(ConfigError, match=r"has not learnt its input size.*Call it once"):
+        getattr(LazyLSTM(U), ask)()

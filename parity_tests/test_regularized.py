@@ -25,6 +25,7 @@ from kerasish_lstm import (
     LSTM,
     Bidirectional,
     DropoutMasks,
+    LazyLSTM,
     LSTMCell,
     StackedLSTM,
     TimeDistributed,
@@ -1122,3 +1123,56 @@ def test_masks_of_each_step_equal_the_equations(mask: str, backwards: bool) -> N
         arrays["x"], *part.weights, mask=m, input_dropout=dropped[None], **options
     )
     assert_parity(found.detach(), expected.output, bound=FLOAT64)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "use", "said"),
+    [
+        ({"kernel_constraint": lambda w: w.sum(0)}, "apply", r"kernel_constraint .* gave \(8,\)"),
+        ({"bias_constraint": lambda w: None}, "apply", "bias_constraint .* gave NoneType"),
+        (
+            {"recurrent_regularizer": lambda w: w.sum(0)},
+            "losses",
+            r"recurrent_regularizer .*\(8,\)",
+        ),
+    ],
+)
+def test_a_result_of_another_shape_is_refused(keywords: Any, use: str, said: str) -> None:
+    layer: LSTM = LSTM(3, 2, **keywords)
+    before = layer.get_weights()
+    with pytest.raises(ConfigError, match=said):
+        layer.apply_constraints() if use == "apply" else layer.losses
+    assert all(np.array_equal(a, b) for a, b in zip(layer.get_weights(), before, strict=True))
+
+
+def test_constrain_refuses_what_it_would_do_in_vain_or_twice() -> None:
+    layer: LSTM = LSTM(3, 2, kernel_constraint="max_norm")
+    other = torch.optim.SGD(LSTM(3, 2).parameters())
+    with pytest.raises(ConfigError, match="no weight of LSTM"):
+        constrain(other, layer)
+    rule = torch.optim.SGD(layer.parameters())
+    handle = constrain(rule, layer)
+    with pytest.raises(ConfigError, match=r"already\. Call constrain once"):
+        constrain(rule, layer)
+    handle.remove()
+    constrain(rule, layer)
+    with pytest.raises(ConfigError, match="a str and a LSTM were given"):
+        constrain("sgd", layer)
+
+
+def test_a_span_over_a_model_forgets_the_losses_of_the_last_call() -> None:
+    model = torch.nn.ModuleList(LSTM(3, 3, activity_regularizer="l2") for _ in range(2))
+    x = torch.rand(5, 7, 3)
+    (model[0](x) + model[1](x)).sum().backward()
+    with accumulate_losses(model):
+        model[0](x)
+    assert [len(layer.losses) for layer in model] == [1, 0]
+    regularization_loss(model).backward()
+
+
+def test_a_lazy_layer_has_no_kernel_to_regularize_or_to_constrain_yet() -> None:
+    layer = LazyLSTM(2, kernel_regularizer="l2", bias_regularizer="l1", kernel_constraint="non_neg")
+    assert len(layer.losses) == 1
+    layer.apply_constraints()
+    layer(torch.rand(5, 7, 3))
+    assert len(layer.losses) == 2

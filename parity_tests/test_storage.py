@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -199,7 +200,7 @@ def test_the_metadata_says_what_it_is(tmp_path: Path) -> None:
         "training": False,
         "beside": {"": {
             "dropout_style": "keras_2", "time_major": False, "use_cudnn": "auto",
-            "implementation": 2, "zero_output_for_mask": False,
+            "implementation": 2, "zero_output_for_mask": False, "frozen": [],
         }},
     }  # fmt: skip
 
@@ -313,7 +314,7 @@ CONFIG = LSTM(F, U).get_config()
         ({"beside": {"lstm": {"x": 1}}}, FileFormatError, "'beside' has 'lstm'"),
         ({"beside": {"": {"units": 3}}}, FileFormatError, "'beside' has ''"),
         ({"beside": {"": {"dropout_style": "mine", "time_major": False, "use_cudnn": "auto",
-                          "implementation": 2, "zero_output_for_mask": False}}},
+                          "implementation": 2, "zero_output_for_mask": False, "frozen": []}}},
          FileFormatError, "dropout_style='mine'"),
     ],
 )  # fmt: skip
@@ -530,3 +531,46 @@ def test_a_state_dict_passes_torch_save_with_weights_only(module: Any) -> None:
             parameter.zero_()
     other.load_state_dict(torch.load(file, weights_only=True))
     assert_equal(module, other)
+
+
+def test_weights_that_are_frozen_alone_stay_so(tmp_path: Path) -> None:
+    layer: LSTM[Any] = LSTM(3, 2)
+    layer.lstm.weight_hh_l0.requires_grad_(False)
+    save_safetensors(layer, tmp_path / "x.safetensors")
+    again = load_safetensors(tmp_path / "x.safetensors")
+    assert [p.requires_grad for p in again.parameters()] == [True, False, True]
+    with pytest.raises(ConfigError, match="some of its weights are frozen and others are not"):
+        layer.get_config()
+
+
+def test_a_layer_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    layer: LSTM[Any] = LSTM(2, 2, return_sequences=True)
+    with pytest.raises(ConfigError, match="one layer stands in it twice"):
+        save_safetensors(StackedLSTM([layer, layer]), tmp_path / "x.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_link_and_its_mode_stay_as_they_are(tmp_path: Path) -> None:
+    real, link = tmp_path / "real.safetensors", tmp_path / f"{'l' * 240}.safetensors"[-250:]
+    real.write_bytes(b"before")
+    real.chmod(0o600)
+    link.symlink_to(real)
+    save_safetensors(LSTM(3, 2), link)
+    assert link.is_symlink() and real.stat().st_mode & 0o777 == 0o600
+    assert load_safetensors(real).units == 2
+    with pytest.raises(FileFormatError, match="is a folder"):
+        save_safetensors(LSTM(3, 2), tmp_path)
+
+
+def test_many_layers_in_a_head_are_refused_before_one_is_built(tmp_path: Path) -> None:
+    chain = StackedLSTM([LSTM(3, 2, return_sequences=True), LSTM(2, 2)])
+    save_safetensors(chain, tmp_path / "x.safetensors")
+    tensors = load_file(tmp_path / "x.safetensors")
+    with safe_open(tmp_path / "x.safetensors", "pt") as file:
+        head = json.loads(file.metadata()["kerasish_lstm"])
+    head["config"]["layers"] = [head["config"]["layers"][0]] * 20_000
+    save_file(tensors, tmp_path / "y.safetensors", {"kerasish_lstm": json.dumps(head)})
+    begin = time.perf_counter()
+    with pytest.raises(WeightMismatch, match="of 2 LSTMs, and its config has 20000"):
+        load_safetensors(tmp_path / "y.safetensors")
+    assert time.perf_counter() - begin < 5
