@@ -143,4 +143,48 @@ def _objects(keras: Any, tf: Any) -> dict[str, Any]:
         ],
         "identity": keras.initializers.serialize(identity)["config"],
         "wrong shape": _outcome(lambda: wrong.build((5, 7, 3))),
+        "forgotten": sorted(
+            {"use_cudnn", "implementation"}
+            - keras.layers.LSTM(2, use_cudnn=False, implementation=1).get_config().keys()
+        ),
+        "repeats": _repeats(keras),
     }
+
+
+def _repeats(keras: Any) -> bool:
+    """Whether one unseeded initializer gives two weights of one shape the same numbers."""
+    one = keras.initializers.RandomNormal()
+    layer = keras.layers.LSTM(2, kernel_initializer=one, recurrent_initializer=one)
+    layer.build((5, 7, 2))
+    kernel, recurrent, _ = layer.get_weights()
+    return bool(np.array_equal(kernel, recurrent))
+
+
+def masked_elsewhere() -> dict[str, Any]:
+    """What a backend gives at masked steps, and how exact its float64 is; runs on any backend."""
+    import keras
+
+    def run(**keywords: Any) -> np.ndarray:
+        layer = keras.layers.LSTM(2, return_sequences=True, dtype="float64", **keywords)
+        layer.build((2, 4, 3))
+        rng = np.random.RandomState(3)
+        layer.set_weights([rng.uniform(-1, 1, w.shape) for w in layer.get_weights()])
+        x, states = rng.uniform(-1, 1, (2, 4, 3)), [np.ones((2, 2)), np.ones((2, 2))]
+        convert = keras.ops.convert_to_tensor
+        result = layer(convert(x), initial_state=[convert(s) for s in states], mask=convert(mask))
+        return np.asarray(result.detach() if hasattr(result, "detach") else result, np.float64)
+
+    mask = np.array([[False, True, True, False], [True, True, False, True]])
+    zero = {"zero_output_for_mask": True}
+    return {
+        "sequence": run(),
+        "backwards": run(**zero, go_backwards=True),
+        "unrolled": _or_error(lambda: run(**zero, go_backwards=True, unroll=True)),
+    }
+
+
+def _or_error(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except Exception as error:  # whatever it is: the question is whether it runs
+        return type(error).__name__

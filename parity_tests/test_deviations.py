@@ -35,7 +35,11 @@ def rows() -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def seen(keras: KerasLive) -> dict[str, Any]:
-    return keras.call("deviations_side.deviations")
+    found = keras.call("deviations_side.deviations")
+    found["tensorflow"] = keras.call("deviations_side.masked_elsewhere")
+    with KerasLive("torch") as torch_backend:
+        found["torch"] = torch_backend.call("deviations_side.masked_elsewhere")
+    return found
 
 
 def activation(name: str, seen: dict[str, Any], by_the_book: np.ndarray) -> None:
@@ -208,6 +212,36 @@ def initializer_of_another_shape(seen: dict[str, Any]) -> None:
         LSTM(3, 2, kernel_initializer=lambda shape, dtype: torch.ones(shape[0] - 1, shape[1]))
 
 
+def unrolled_backwards_mask(seen: dict[str, Any]) -> None:
+    rolled, unrolled = seen["tensorflow"]["backwards"], seen["tensorflow"]["unrolled"]
+    assert np.abs(rolled - unrolled).max() > 0.01
+    assert np.abs(rolled - seen["torch"]["backwards"]).max() < 1e-6
+    assert seen["torch"]["unrolled"] == "AttributeError"
+    options: dict[str, Any] = {"return_sequences": True, "go_backwards": True}
+    options |= {"zero_output_for_mask": True, "dtype": torch.float64}
+    one, two = LSTM(3, 2, **options), LSTM(3, 2, unroll=True, **options)
+    two.load_state_dict(one.state_dict())
+    assert torch.equal(one(X, mask=MASK), two(X, mask=MASK))
+
+
+def float64_on_torch(seen: dict[str, Any]) -> None:
+    far = np.abs(seen["tensorflow"]["sequence"] - seen["torch"]["sequence"]).max()
+    assert 1e-12 < far < 1e-5  # that this package's is float64 is test_parity's
+
+
+def config_forgets(seen: dict[str, Any]) -> None:
+    assert seen["forgotten"] == ["implementation", "use_cudnn"]
+    config = LSTM(3, 2, use_cudnn=False, implementation=1).get_config()
+    assert (config["use_cudnn"], config["implementation"]) == (False, 1)
+
+
+def initializer_object_repeats(seen: dict[str, Any]) -> None:
+    assert seen["repeats"]
+    one = initializers.RandomNormal()
+    layer: LSTM = LSTM(2, 2, kernel_initializer=one, recurrent_initializer=one)
+    assert not torch.equal(layer.kernel, layer.recurrent_kernel)
+
+
 SHOWN: list[Callable[[dict[str, Any]], None]] = [
     sparsemax_threshold, gelu_constant, leaky_relu_slope, masked_nan_gradients, empty_batch,
     no_feature, unit_forget_bias_document, bidirectional_stateful_state,
@@ -215,7 +249,8 @@ SHOWN: list[Callable[[dict[str, Any]], None]] = [
     masking_value_float32, one_cell_in_a_list, stacked_reset, stacked_float64,
     time_distributed_states, time_distributed_activity, bidirectional_weights,
     bidirectional_uneven_shape, l1_l2_string, orthogonal_regularizer_float64, identity_gain,
-    initializer_of_another_shape,
+    initializer_of_another_shape, unrolled_backwards_mask, float64_on_torch, config_forgets,
+    initializer_object_repeats,
 ]  # fmt: skip
 
 
