@@ -22,6 +22,8 @@ _cuda_runs = pytest.StashKey[int]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_cuda_runs] = 0
+    # The cases are too small for a second thread, which waits where the machine is busy.
+    torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
