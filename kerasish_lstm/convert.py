@@ -11,12 +11,13 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from . import files
+from ._configured import Target
 from ._engines import LSTMState
 from ._recurrent import Recurrent
 from .bidirectional import Bidirectional
@@ -28,8 +29,6 @@ from .serialization import keras_class
 from .stacked import StackedLSTM
 from .time_distributed import TimeDistributed
 from .weights import LSTMWeights
-
-Backend = Literal["keras", "tf_keras"]
 
 # Each Keras has one hard_sigmoid. The other generation's goes there as a function of this name,
 # which LSTMConfig.from_keras knows again.
@@ -189,7 +188,7 @@ def _layer(config: LSTMConfig, weights: LSTMWeights, source: str) -> LSTM[Any]:
     return layer
 
 
-def to_keras(module: Any, *, backend: Backend = "keras") -> Any:
+def to_keras(module: Any, *, backend: Target = "keras") -> Any:
     """The equal live Keras layer of a module of this package, built, with its weights.
 
     Args:
@@ -274,7 +273,7 @@ def _registered(name: str, keras: Any) -> Callable[..., Any]:
     return _registry[name]
 
 
-def register_keras_objects(backend: Backend = "keras") -> None:
+def register_keras_objects(backend: Target = "keras") -> None:
     """Make the other generation's ``hard_sigmoid`` known to a Keras in this process.
 
     A config of :meth:`LSTM.get_config` that has it, and a file that :func:`to_keras` led to, can be

@@ -41,7 +41,7 @@ from .config import (
 from .errors import ConfigError
 from .lazy import LazyLSTM, LazyLSTMCell
 from .lstm import LSTM
-from .stacked import StackedLSTM, _output_size
+from .stacked import FLAGS, StackedLSTM, output_size
 from .time_distributed import TimeDistributed
 
 # The name that a target gives an activation of kerasish_lstm.ACTIVATIONS, where it has one.
@@ -57,16 +57,6 @@ _REGISTERED = {
     ("keras", "hard_sigmoid_v2"): "kerasish_lstm>hard_sigmoid_v2",
     ("tf_keras", "hard_sigmoid"): "kerasish_lstm>hard_sigmoid_v3",
 }
-
-_FLAGS = (
-    "return_sequences",
-    "return_state",
-    "go_backwards",
-    "stateful",
-    "unroll",
-    "zero_output_for_mask",
-)
-
 
 # Writing
 
@@ -149,7 +139,7 @@ class Writer:
         return {**named, "trainable": trainable, "dtype": dtype}
 
     def _flags(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        found = {flag: values[flag] for flag in _FLAGS}
+        found = {flag: values[flag] for flag in FLAGS}
         if not self._is_keras_3:
             if not found["zero_output_for_mask"]:
                 del found["zero_output_for_mask"]
@@ -448,7 +438,7 @@ class Reader:
         return _frozen_as(module, config)
 
     def rnn(self, entry: Entry, size: int | None, cls: type[Any] | None) -> Any:
-        flags = (*_FLAGS, "time_major", "num_constants")
+        flags = (*FLAGS, "time_major", "num_constants")
         config = entry.entries("cell", "activity_regularizer", *flags)
         for unknown in ("time_major", "num_constants"):
             if config.get(unknown):
@@ -460,7 +450,7 @@ class Reader:
         last = cells[-1] if isinstance(cells, list) else cells
         module = (cls or StackedLSTM)(
             cells,
-            **{flag: config[flag] for flag in _FLAGS if flag in config},
+            **{flag: config[flag] for flag in FLAGS if flag in config},
             activity_regularizer=config.get("activity_regularizer"),
             name=entry.name,
             dtype=self._result_dtype(entry, last),
@@ -506,7 +496,7 @@ class Reader:
         for position, one in enumerate(listed[first:], first):
             kinds = ("LSTM", "Bidirectional")
             layers.append(self.inner(one, f"layers[{position}]", kinds, size))
-            size = _output_size(layers[-1])
+            size = output_size(layers[-1])
         return _frozen_as((cls or StackedLSTM)(layers, name=entry.name), config)
 
     def time_distributed(self, entry: Entry, size: int | None, cls: type[Any] | None) -> Any:

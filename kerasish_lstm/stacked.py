@@ -26,7 +26,7 @@ from .masking import RULES, compute_mask, of_rnn
 
 Layer: TypeAlias = LSTM[Any] | Bidirectional
 MaskPropagation = Literal["keras_3.15", "keras_3.16", "explicit"]
-_FLAGS = (
+FLAGS = (
     "return_sequences",
     "return_state",
     "go_backwards",
@@ -97,14 +97,14 @@ class StackedLSTM(Configured, Stateful, WithLosses):
         flags = (
             return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask,
         )  # fmt: skip
-        for flag, value in zip(_FLAGS, flags, strict=True):
+        for flag, value in zip(FLAGS, flags, strict=True):
             if value not in (True, False):
                 raise ConfigError(f"StackedLSTM: {flag}={value!r} is a flag; pass True or False.")
         if name is not None and (not isinstance(name, str) or "/" in name):
             raise ConfigError(
                 f"StackedLSTM: name={name!r} is not possible; pass a string without '/'."
             )
-        given = dict(zip(_FLAGS, flags, strict=True)) | {
+        given = dict(zip(FLAGS, flags, strict=True)) | {
             "dtype": dtype, "activity_regularizer": activity_regularizer,
         }  # fmt: skip
         own = {k: v for k, v in given.items() if v}
@@ -113,7 +113,7 @@ class StackedLSTM(Configured, Stateful, WithLosses):
                 f"StackedLSTM: {', '.join(f'{k}={v!r}' for k, v in own.items())} belongs to a "
                 "stack of cells. A chain of layers has the flags of its layers: set it there."
             )
-        self._flags = dict(zip(_FLAGS, map(bool, flags), strict=True))
+        self._flags = dict(zip(FLAGS, map(bool, flags), strict=True))
         self._regularize_activity(activity_regularizer)
         self.activity_regularizer = activity_regularizer
         if mask_propagation not in get_args(MaskPropagation):
@@ -133,7 +133,7 @@ class StackedLSTM(Configured, Stateful, WithLosses):
     def _fit_sizes(self) -> None:
         """Tell lazy layers the size of the one below; refuse sizes that do not fit."""
         for position, (below, layer) in enumerate(zip(self.layers, self.layers[1:], strict=False)):
-            size = _output_size(below)
+            size = output_size(below)
             for part in _parts(layer):
                 if is_lazy(part.lstm.weight_ih_l0):
                     learn(part, size)
@@ -421,7 +421,7 @@ def _parts(layer: Any) -> list[Recurrent]:
     return [layer]
 
 
-def _output_size(layer: Any) -> int:
+def output_size(layer: Any) -> int:
     if isinstance(layer, Bidirectional):
         forward, backward = (part.units for part in _parts(layer))
         return forward + backward if layer.merge_mode == "concat" else forward
