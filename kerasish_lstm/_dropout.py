@@ -119,6 +119,11 @@ def prepared(
     Raises:
         InputError: a mask that the layer does not use, or of another shape or device.
     """
+    if given is not None and not isinstance(given, DropoutMasks):
+        raise InputError(
+            f"{label()}: dropout_masks is a {type(given).__name__}; pass a "
+            "kerasish_lstm.DropoutMasks(input=..., recurrent=...)."
+        )
     batch, steps, features = x.shape
     sizes = (features, config.units)
     rates = (config.dropout, config.recurrent_dropout)

@@ -219,7 +219,8 @@ class Bidirectional(Configured, WithLosses):
 
     def _merged(self, forward: Tensor, backward: Tensor) -> Tensor:
         assert self.merge_mode is not None
-        if self.merge_mode != "concat" and forward.shape != backward.shape:
+        units = {forward.shape[-1], backward.shape[-1]}
+        if self.merge_mode != "concat" and len(units - {1}) > 1:  # Keras broadcasts one unit
             raise InputError(
                 f"Bidirectional: merge_mode={self.merge_mode!r} needs the same units in both "
                 f"directions; they have {forward.shape[-1]} and {backward.shape[-1]}. "
@@ -273,12 +274,17 @@ def _fresh(layer: LSTM[Any], direction: str, *, go_backwards: bool) -> LSTM[Any]
     """A new layer of the same config, on the same device, in the same dtype."""
     prefix = f"{direction}_"
     name = None if layer.name is None else prefix + layer.name.removeprefix(prefix)
-    config = layer.config.replace(name=name, go_backwards=go_backwards)
+    trainable = layer.trainable  # as it is now, not as it was built
+    config = layer.config.replace(name=name, go_backwards=go_backwards, trainable=trainable)
+    if config.dropout_style in ("keras", "keras_3.0"):
+        config = config.replace(implementation=2)  # Keras 3 copies a layer by a config without it
     weight = layer.lstm.weight_hh_l0
     if isinstance(layer, LazyLSTM):
         options = {k: v for k, v in vars(config).items() if k not in ("units", "dtype")}
-        dtype = config.dtype or weight.dtype
-        return LazyLSTM(config.units, **options, device=weight.device, dtype=dtype)
+        mixed = weight.dtype == torch.float32 and (config.dtype or "").startswith("mixed_")
+        dtype = config.dtype if mixed else weight.dtype
+        lazy: LSTM[Any] = LazyLSTM(config.units, **options, device=weight.device, dtype=dtype)
+        return lazy.train(layer.training)
     fresh: LSTM[Any] = LSTM.from_lstm_config(
         layer.input_size, config, device=weight.device, dtype=weight.dtype
     )

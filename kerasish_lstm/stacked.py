@@ -424,7 +424,7 @@ def _parts(layer: Any) -> list[Recurrent]:
 def output_size(layer: Any) -> int:
     if isinstance(layer, Bidirectional):
         forward, backward = (part.units for part in _parts(layer))
-        return forward + backward if layer.merge_mode == "concat" else forward
+        return forward + backward if layer.merge_mode == "concat" else max(forward, backward)
     return int(layer.units)
 
 

@@ -60,6 +60,10 @@ class TimeDistributed(Configured, WithLosses):
                 f"TimeDistributed: layer is a {type(layer).__name__}; pass a kerasish_lstm.LSTM, "
                 "Bidirectional or StackedLSTM."
             )
+        if getattr(getattr(layer, "config", None), "time_major", False):
+            raise ConfigError(
+                "TimeDistributed: the layer has time_major=True; give one that takes (B, T, F)."
+            )
         if layer.return_state and layer.return_sequences:
             raise ConfigError(
                 "TimeDistributed: the layer returns sequences and states, whose shapes differ; "

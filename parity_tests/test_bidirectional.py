@@ -341,3 +341,24 @@ def test_what_cannot_be_called_says_why() -> None:
         layer(x, [s, s, s])
     with pytest.raises(InputError, match="is a Tensor with no entries"):
         layer(x, torch.zeros(4, B, U))
+
+
+def test_the_directions_are_as_the_pattern_is_now() -> None:
+    pattern: LSTM = LSTM(F, U, dropout=0.5, implementation=1)
+    pattern.trainable = False
+    both = Bidirectional(pattern.eval())
+    assert not any(p.requires_grad for p in both.parameters())
+    for direction in (both.forward_layer, both.backward_layer):
+        # Keras 3 copies a layer by its config, which leaves implementation out
+        assert direction.config.implementation == 2 and not direction.training
+    lazy = Bidirectional(LazyLSTM(U, dtype="float32").double().eval())
+    assert not lazy.forward_layer.training
+    assert lazy(torch.zeros(B, T, F, dtype=torch.float64)).dtype == torch.float64
+
+
+@pytest.mark.parametrize("merge_mode", ["sum", "mul", "ave"])
+def test_one_unit_is_broadcast_as_in_keras(merge_mode: Any) -> None:
+    both = Bidirectional(LSTM(F, 1), merge_mode, LSTM(F, V, go_backwards=True))
+    x = torch.rand(B, T, F)
+    expected = MERGES[merge_mode](both.forward_layer(x), both.backward_layer(x))
+    assert both(x).shape == (B, V) and torch.equal(both(x), expected)

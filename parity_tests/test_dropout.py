@@ -352,3 +352,9 @@ def test_wrappers_take_one_entry_a_layer() -> None:
 def test_an_unknown_style_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"'keras', 'keras_3\.0', 'tf_keras', 'keras_2'"):
         LSTM(F, U, dropout_style="keras_4")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [(torch.ones(B, F),), torch.ones(B, F)])
+def test_masks_in_another_form_are_refused(wrong: Any) -> None:
+    with pytest.raises(InputError, match=r"pass a kerasish_lstm\.DropoutMasks"):
+        LSTM(F, U, dropout=0.5)(torch.zeros(B, T, F), dropout_masks=wrong)

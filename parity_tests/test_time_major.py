@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from kerasish_lstm import LSTM, Bidirectional
+from kerasish_lstm import LSTM, Bidirectional, TimeDistributed
 from kerasish_lstm.errors import ConfigError, InputError
 from kerasish_lstm.parity import assert_parity
 from kerasish_lstm.parity.bounds import FLOAT64
@@ -72,3 +72,5 @@ def test_a_wrong_mask_and_a_bidirectional_are_refused() -> None:
         layer(x, mask=torch.ones(B, T))
     with pytest.raises(ConfigError, match="time_major=True"):
         Bidirectional(layer_of(time_major=True))
+    with pytest.raises(ConfigError, match="time_major=True"):
+        TimeDistributed(layer_of(time_major=True))
