@@ -194,3 +194,9 @@ def run_time_major(
     layer.set_weights(weights)
     given = {"mask": tf.constant(mask), "initial_state": [tf.constant(s) for s in state]}
     return _flat(layer(tf.constant(x), **given))
+
+
+def inner_implementations(library: str, made: Made) -> list[int]:
+    """Of the two cells of a Bidirectional."""
+    layer = build(library, made)
+    return [one.cell.implementation for one in (layer.forward_layer, layer.backward_layer)]

@@ -183,7 +183,6 @@ KERAS_ALONE: dict[str, Made] = {
 TF_KERAS_ALONE: dict[str, Made] = {
     "LSTM, implementation": lstm(implementation=1),
     "LSTMCell, implementation": cell(implementation=1),
-    "Bidirectional, implementation": around("Bidirectional", lstm(implementation=1)),
     "LSTM, time_major": lstm(time_major=True),
 }
 OF_LIBRARY = {"keras": {**CASES, **KERAS_ALONE}, "tf_keras": {**CASES, **TF_KERAS_ALONE}}
@@ -1062,3 +1061,19 @@ def test_a_wrapper_keeps_its_policy() -> None:
     both = Bidirectional(LSTM(3, 2), dtype="mixed_float16")
     assert both.get_config()["dtype"]["config"]["name"] == "mixed_float16"
     assert Bidirectional.from_config(both.get_config(), 3).dtype == "mixed_float16"
+
+
+@pytest.mark.live
+def test_a_bidirectional_keeps_implementation_where_its_keras_does(
+    keras: KerasLive, tf_keras: KerasLive
+) -> None:
+    """Keras 3 copies the layer by a config without it; tf_keras's config has it."""
+    made = Made("Bidirectional", {}, (Made("LSTM", {"units": U, "implementation": 1}),))
+    for live, style in ((keras, "keras"), (tf_keras, "tf_keras")):
+        theirs = live.call("config_side.inner_implementations", style, made)
+        pattern: LSTM[Any] = LSTM(F, U, implementation=1, dropout_style=style)  # type: ignore[arg-type]
+        both = Bidirectional(pattern)
+        parts = (both.forward_layer, both.backward_layer)
+        assert [p.config.implementation for p in parts] == theirs, style
+    assert theirs == [1, 1]
+    assert both.get_config("tf_keras")["layer"]["config"]["implementation"] == 1
