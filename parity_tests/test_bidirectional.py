@@ -362,3 +362,12 @@ def test_one_unit_is_broadcast_as_in_keras(merge_mode: Any) -> None:
     x = torch.rand(B, T, F)
     expected = MERGES[merge_mode](both.forward_layer(x), both.backward_layer(x))
     assert both(x).shape == (B, V) and torch.equal(both(x), expected)
+
+
+def test_use_cudnn_of_the_layer_is_that_of_both_directions() -> None:
+    other: LSTM = LSTM(F, U, go_backwards=True)
+    for both in (
+        Bidirectional(LSTM(F, U, use_cudnn=False)),
+        Bidirectional(LSTM(F, U, use_cudnn=False), backward_layer=other),
+    ):
+        assert [d.engine for d in (both.forward_layer, both.backward_layer)] == ["scan", "scan"]

@@ -403,3 +403,12 @@ def test_what_cannot_be_called_says_why() -> None:
         chain(x, [s, s])
     with pytest.raises(InputError, match="so 2 features"):
         cells(x[..., :2])
+
+
+def test_a_given_state_goes_before_the_stored_one() -> None:
+    stack = StackedLSTM([LSTMCell(F, 2), LSTMCell(2, 5)], stateful=True)
+    x = torch.randn(B, T, F)
+    zeros = [cell.get_initial_state(B) for cell in stack.layers]  # type: ignore[operator,union-attr]
+    first = stack(x)
+    assert not torch.equal(stack(x), first)
+    assert torch.equal(stack(x, zeros), first)
