@@ -44,12 +44,13 @@ class CastLSTM:
     """An ``nn.LSTM`` as the engines see it, its parameters in another dtype.
 
     Keras's ``mixed_float16`` and ``mixed_bfloat16`` keep float32 weights and cast them for each
-    call; gradients flow back through the cast.
+    call; gradients flow back through the cast. Where a step is computed in another dtype than that
+    of the policy, they are rounded to the policy's first, as in Keras.
     """
 
-    def __init__(self, lstm: TorchLSTM, dtype: torch.dtype) -> None:
+    def __init__(self, lstm: TorchLSTM, policy: torch.dtype, dtype: torch.dtype) -> None:
         for name, tensor in (*lstm.named_parameters(), *lstm.named_buffers()):
-            setattr(self, name, tensor.to(dtype))
+            setattr(self, name, tensor.to(policy).to(dtype))
         self.bias, self.training = lstm.bias, lstm.training
         self.input_size, self.hidden_size = lstm.input_size, lstm.hidden_size
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._engines import LSTMState
-from .errors import InputError
+from .errors import ConfigError, InputError, WeightMismatch
 
 Label = Callable[[], str]  # what errors call a layer; composing it at each call would cost time
 InitialState = LSTMState | Sequence[Tensor]
@@ -102,13 +102,15 @@ def as_pair(state: Any, units: int, label: Label) -> tuple[Tensor, Tensor]:
 def as_state(state: Any, units: int, x: Tensor, label: Label) -> LSTMState:
     """The caller's state for an input x (B, ...), each (B, U), in x's dtype."""
     batch = x.shape[0]
+    allowed = [(batch, units), (1, units), (units,)]
     pair = []
     for letter, s in zip("hc", as_pair(state, units, label), strict=True):
-        if s.shape not in ((batch, units), (1, units), (units,)):
+        if s.shape not in allowed:
             raise InputError(
                 f"{label()}: initial_state's {letter} has shape {tuple(s.shape)}; "
                 f"it must be (B, units) = {(batch, units)}."
             )
+        allowed += [(batch, 1), (1, 1), (1,), ()]  # of c; h is multiplied by a matrix
         if s.device != x.device:
             raise InputError(
                 f"{label()}: initial_state's {letter} is on {s.device}, "
@@ -125,3 +127,53 @@ def as_dtype(value: Any, dtype: torch.dtype | None) -> Any:
     if dtype is not None and isinstance(value, list | tuple):
         return [as_dtype(one, dtype) for one in value]
     return value
+
+
+def features_of(input_shape: Any, input_dim: Any, kind: str) -> int | None:
+    """F of Keras's ``input_shape=(..., F)`` or ``input_dim=F``; None where neither says it.
+
+    Raises:
+        ConfigError: no shape, or one whose last entry is neither a positive integer nor None.
+    """
+    if input_dim is not None:
+        input_shape = (input_dim,)
+    if input_shape is None:
+        return None
+    shape = tuple(input_shape) if isinstance(input_shape, list | tuple | torch.Size) else ()
+    sizes = [n for n in shape if n is not None]
+    if not shape or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
+        given = f"input_shape={input_shape!r}" if input_dim is None else f"input_dim={input_dim!r}"
+        raise ConfigError(
+            f"{kind}: {given} is not possible; pass the shape of one example as a tuple of "
+            "positive integers (None where a size is open), the features last."
+        )
+    features: int | None = shape[-1]
+    return features
+
+
+def check_features(input_size: int, input_shape: Any, input_dim: Any, kind: str) -> None:
+    """Refuse an ``input_shape`` or ``input_dim`` that contradicts the input size.
+
+    Raises:
+        ConfigError: another number of features, or no shape.
+    """
+    features = features_of(input_shape, input_dim, kind)
+    if features not in (None, input_size):
+        raise ConfigError(
+            f"{kind}: input_shape or input_dim says {features} features and input_size={input_size}"
+            " says otherwise. Pass input_size alone."
+        )
+
+
+def as_arrays(weights: Any, label: str) -> list[Any]:
+    """The arrays that ``set_weights`` was given, as a list.
+
+    Raises:
+        WeightMismatch: no list of arrays.
+    """
+    if isinstance(weights, str) or not isinstance(weights, Iterable):
+        raise WeightMismatch(
+            f"{label}.set_weights(): a {type(weights).__name__} was given; pass a list of arrays, "
+            "as get_weights() gives it."
+        )
+    return list(weights)

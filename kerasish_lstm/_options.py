@@ -21,6 +21,7 @@ class CellOptions(TypedDict, total=False):
     kernel_regularizer: Any
     recurrent_regularizer: Any
     bias_regularizer: Any
+    activity_regularizer: Any
     kernel_constraint: Any
     recurrent_constraint: Any
     bias_constraint: Any
@@ -30,6 +31,9 @@ class CellOptions(TypedDict, total=False):
     implementation: int
     name: str | None
     trainable: bool
+    autocast: bool
+    input_shape: Any
+    input_dim: int | None
     dropout_style: DropoutStyle
     device: Device
     dtype: DType
@@ -38,7 +42,6 @@ class CellOptions(TypedDict, total=False):
 class LSTMOptions(CellOptions, total=False):
     """Every keyword of :class:`LSTM` but ``return_state``."""
 
-    activity_regularizer: Any
     return_sequences: bool
     go_backwards: bool
     stateful: bool

@@ -19,6 +19,7 @@ from . import activations, constraints, initializers, regularizers
 from ._configured import Configured, Device, DType
 from ._dropout import NO_DROPOUT, NO_PLAN, DropoutMasks, DropoutPlan, on_input, prepared
 from ._engines import CastLSTM, LSTMState, TorchLSTM, fused, scan, why_not_fused
+from ._inputs import as_arrays
 from ._losses import WithLosses
 from .config import LSTMConfig
 from .errors import ConfigError, InputError, WeightMismatch
@@ -86,7 +87,7 @@ class Recurrent(Configured, WithLosses):
                 f"{self._kind}: input_size={input_size} is not possible: torch.nn.LSTM takes one "
                 "feature or more. For a layer without input give one feature that is always 0."
             )
-        stored, policy = _stored_dtype(dtype, config.dtype, self._kind)
+        stored, policy = stored_dtype(dtype, config.dtype, self._kind)
         self.config = config.replace(
             activation=activations.canonical(config.activation, "activation"),
             recurrent_activation=activations.canonical(
@@ -271,7 +272,7 @@ class Recurrent(Configured, WithLosses):
         self._load(weights, source="set_weights()")
 
     def _load(self, weights: Sequence[np.ndarray] | LSTMWeights, source: str) -> None:
-        given = [w for w in weights if w is not None]
+        given = [w for w in as_arrays(weights, self._label) if w is not None]
         self._check_shapes([np.shape(w) for w in given], source)
         arrays = relayout(given, "keras", "torch")
         targets = [self.lstm.weight_ih_l0, self.lstm.weight_hh_l0]
@@ -397,12 +398,13 @@ class Recurrent(Configured, WithLosses):
         mixed = None if self.config.dtype is None else MIXED.get(self.config.dtype)
         return stored if mixed is None or stored != torch.float32 else mixed
 
-    def _for_engine(self) -> TorchLSTM:
-        """The parameters in the dtype of the arithmetic."""
-        lstm, dtype = self.lstm, self.compute_dtype
-        if dtype == lstm.weight_hh_l0.dtype:
+    def _for_engine(self, dtype: torch.dtype | None = None) -> TorchLSTM:
+        """The parameters in the dtype of the arithmetic, which is :attr:`compute_dtype`."""
+        lstm, own = self.lstm, self.compute_dtype
+        dtype = dtype or own
+        if dtype == own == lstm.weight_hh_l0.dtype:
             return lstm
-        return cast(TorchLSTM, CastLSTM(lstm, dtype))
+        return cast(TorchLSTM, CastLSTM(lstm, own, dtype))
 
     def why_not_fused(self, training: bool | None = None) -> str | None:
         """Why the fused engine cannot compute this layer, or None where it can."""
@@ -461,11 +463,11 @@ def _of_shape(result: Any, shape: torch.Size, role: str, function: Any, owner: R
 
 def result_dtype(dtype: DType, kind: str) -> torch.dtype | None:
     """The dtype in which a wrapper with this dtype or policy gives its results."""
-    stored, policy = _stored_dtype(dtype, None, kind)
+    stored, policy = stored_dtype(dtype, None, kind)
     return MIXED.get(policy or "", stored)
 
 
-def _stored_dtype(
+def stored_dtype(
     dtype: DType, policy: str | None, kind: str
 ) -> tuple[torch.dtype | None, str | None]:
     """The parameters' dtype, and the policy to remember, of what the caller and the config say."""

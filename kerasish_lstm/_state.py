@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from ._engines import LSTMState
-from .errors import StateError
+from .errors import InputError, StateError
 
 
 class Stateful(nn.Module):
@@ -30,12 +30,22 @@ class Stateful(nn.Module):
             )
         return self._state
 
-    def _keep(self, states: tuple[LSTMState, ...], like: Tensor) -> None:
-        """Store states: detached, as ``like`` a parameter, usable outside inference_mode."""
+    def _keep(
+        self,
+        states: Sequence[LSTMState],
+        like: Sequence[Tensor],
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Store states: detached, as ``like`` parameters, usable outside inference_mode.
+
+        Args:
+            like: a parameter for each state.
+            dtype: in place of the parameters'.
+        """
         with torch.inference_mode(False), torch.no_grad():
             self._state = tuple(
-                LSTMState(*(s.detach().to(like.device, like.dtype, copy=True) for s in state))
-                for state in states
+                LSTMState(*(s.detach().to(w.device, dtype or w.dtype, copy=True) for s in state))
+                for state, w in zip(states, like, strict=True)
             )
 
     def reset_state(self) -> None:
@@ -53,3 +63,20 @@ class Stateful(nn.Module):
         if self._state is not None:
             self._state = tuple(LSTMState(*(fn(s) for s in state)) for state in self._state)
         return self
+
+
+def check_states(value: Any, size: int, label: str, what: str) -> list[Any] | None:
+    """What a wrapper's ``states`` is set to, as a list of ``size`` entries; None is none.
+
+    Raises:
+        InputError: another number of entries.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or len(value) != size:
+        held = len(value) if isinstance(value, list | tuple) else "no"
+        raise InputError(
+            f"{label}: states is a {type(value).__name__} with {held} entries; pass {size}, {what},"
+            " or None to forget them."
+        )
+    return list(value)

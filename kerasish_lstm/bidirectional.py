@@ -12,11 +12,12 @@ from torch import Tensor
 
 from ._configured import Configured, DType
 from ._dropout import DropoutMasks
-from ._inputs import Mask, as_dtype
+from ._inputs import Mask, as_arrays, as_dtype
 from ._losses import WithLosses
 from ._recurrent import result_dtype
+from ._state import check_states
 from .errors import ConfigError, InputError, WeightMismatch
-from .lazy import LazyLSTM
+from .lazy import LazyLSTM, take_features
 from .lstm import LSTM
 
 MergeMode = Literal["concat", "sum", "mul", "ave"] | None
@@ -49,7 +50,11 @@ class Bidirectional(Configured, WithLosses):
         name, trainable: as in Keras; the directions are called ``forward_...`` and
             ``backward_...`` after the layer.
         dtype: the dtype or policy to which x and the states are cast before the call, and the
-            output, not the states, after it, as in Keras; None casts nothing.
+            output, not the states, after it, as in Keras; None casts nothing, where Keras takes
+            its default of float32.
+        autocast: False does not cast x and the states.
+        input_shape, input_dim: accepted where they agree with the layer's ``input_size``; lazy
+            layers take their size from their last entry.
 
     Shapes: x (B, T, F); output (B, 2U) or (B, T, 2U), with U for the other merges.
 
@@ -76,6 +81,9 @@ class Bidirectional(Configured, WithLosses):
         activity_regularizer: Any = None,
         name: str | None = None,
         trainable: bool = True,
+        autocast: bool = True,
+        input_shape: Any = None,
+        input_dim: int | None = None,
         dtype: DType = None,
     ) -> None:
         super().__init__()
@@ -85,7 +93,7 @@ class Bidirectional(Configured, WithLosses):
                     f"Bidirectional: {role} is a {type(given).__name__}; pass a "
                     "kerasish_lstm.LSTM or LazyLSTM."
                 )
-        if merge_mode is not None and merge_mode not in MERGES:
+        if merge_mode is not None and (not isinstance(merge_mode, str) or merge_mode not in MERGES):
             raise ConfigError(
                 f"Bidirectional: merge_mode={merge_mode!r} is not possible; allowed are "
                 f"{', '.join(map(repr, MERGES))} and None (both outputs)."
@@ -108,6 +116,8 @@ class Bidirectional(Configured, WithLosses):
         self.activity_regularizer = activity_regularizer
         self.dtype = dtype
         self._result_dtype = result_dtype(dtype, "Bidirectional")
+        self.autocast = bool(autocast)
+        take_features([self.forward_layer, self.backward_layer], input_shape, input_dim)
         if weights is not None:
             warnings.warn(
                 "Bidirectional: weights= has no effect, as in Keras 3; call set_weights().",
@@ -149,6 +159,15 @@ class Bidirectional(Configured, WithLosses):
     def stateful(self) -> bool:
         return self.forward_layer.stateful
 
+    @property
+    def go_backwards(self) -> bool:
+        return self.forward_layer.go_backwards
+
+    @property
+    def input_size(self) -> int:
+        """F, or 0 while lazy layers have not learnt it."""
+        return self.forward_layer.input_size
+
     def extra_repr(self) -> str:
         return f"merge_mode={self.merge_mode!r}" + (f", name={self.name!r}" if self.name else "")
 
@@ -185,8 +204,8 @@ class Bidirectional(Configured, WithLosses):
             )
         else:
             states = (initial_state[:2], initial_state[2:])
-        x = as_dtype(x, self._result_dtype)
-        states = as_dtype(states, self._result_dtype)
+        if self.autocast:
+            x, states = as_dtype(x, self._result_dtype), as_dtype(states, self._result_dtype)
         if dropout_masks is not None and (
             not isinstance(dropout_masks, list | tuple)
             or isinstance(dropout_masks, DropoutMasks)
@@ -240,6 +259,7 @@ class Bidirectional(Configured, WithLosses):
         Raises:
             WeightMismatch: a wrong number, shape or dtype. Nothing has been written then.
         """
+        weights = as_arrays(weights, "Bidirectional")
         cut = 3 if self.forward_layer.config.use_bias else 2
         total = cut + (3 if self.backward_layer.config.use_bias else 2)
         if len(weights) != total:
@@ -259,6 +279,23 @@ class Bidirectional(Configured, WithLosses):
     def count_params(self) -> int:
         """The number of weights as Keras's ``summary()`` counts them."""
         return self.forward_layer.count_params() + self.backward_layer.count_params()
+
+    def reset_parameters(self) -> None:
+        """Initialize the weights of both directions, and forget their states."""
+        self.forward_layer.reset_parameters()
+        self.backward_layer.reset_parameters()
+
+    @property
+    def states(self) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+        """The stored state of a stateful layer, (h_f, c_f, h_b, c_b), or None before a call."""
+        forward, backward = self.forward_layer.states, self.backward_layer.states
+        return None if forward is None or backward is None else (*forward, *backward)
+
+    @states.setter
+    def states(self, value: Sequence[Tensor] | None) -> None:
+        given = check_states(value, 4, "Bidirectional", "h_f, c_f, h_b, c_b")
+        self.forward_layer.states = given and given[:2]
+        self.backward_layer.states = given and given[2:]
 
     def reset_state(self) -> None:
         """Begin the next call with zeros, with any batch size. Harmless if not stateful."""

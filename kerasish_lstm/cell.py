@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor
 
 from ._configured import Device, DType
-from ._dropout import DropoutMasks
+from ._dropout import NO_PLAN, DropoutMasks
 from ._engines import LSTMState, input_product, lstm_step
-from ._inputs import InitialState, as_real, as_state
+from ._inputs import InitialState, as_real, as_state, check_features
 from ._recurrent import Recurrent
 from .config import Activation, DropoutStyle, LSTMConfig
 from .errors import InputError
@@ -26,7 +28,11 @@ class LSTMCell(Recurrent):
     Args:
         input_size: F, the number of input features. :class:`LazyLSTMCell` learns it.
         units: U, the size of h and of c.
-        The keywords: as in :class:`LSTM`, of which a cell has those that matter in one step.
+        activity_regularizer: of the three tensors that a step returns, as in Keras. It cannot be
+            had in a :class:`StackedLSTM`, which does not run its cells step by step.
+        autocast: False casts neither x nor the states: a step is computed in the widest dtype
+            among them and the policy's.
+        The other keywords: as in :class:`LSTM`, of which a cell has those that matter in one step.
 
     Shapes: x (B, F), h and c (B, U).
 
@@ -61,6 +67,7 @@ class LSTMCell(Recurrent):
         kernel_regularizer: Any = None,
         recurrent_regularizer: Any = None,
         bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
         kernel_constraint: Any = None,
         recurrent_constraint: Any = None,
         bias_constraint: Any = None,
@@ -70,6 +77,9 @@ class LSTMCell(Recurrent):
         implementation: int = 2,
         name: str | None = None,
         trainable: bool = True,
+        autocast: bool = True,
+        input_shape: Any = None,
+        input_dim: int | None = None,
         dropout_style: DropoutStyle = "keras",
         device: Device = None,
         dtype: DType = None,
@@ -86,6 +96,7 @@ class LSTMCell(Recurrent):
             kernel_regularizer=kernel_regularizer,
             recurrent_regularizer=recurrent_regularizer,
             bias_regularizer=bias_regularizer,
+            activity_regularizer=activity_regularizer,
             kernel_constraint=kernel_constraint,
             recurrent_constraint=recurrent_constraint,
             bias_constraint=bias_constraint,
@@ -95,9 +106,11 @@ class LSTMCell(Recurrent):
             implementation=implementation,
             name=name,
             trainable=trainable,
+            autocast=autocast,
             dropout_style=dropout_style,
         )
         self._build(input_size, config, device, dtype)
+        check_features(self.lstm.input_size, input_shape, input_dim, self._kind)
         self.reset_parameters()
 
     def _build(self, *args: Any, **kwargs: Any) -> None:
@@ -131,7 +144,8 @@ class LSTMCell(Recurrent):
             x: (B, F), any real dtype.
             states: (h, c), each (B, U); None is zeros.
             training: None means ``self.training``.
-            dropout_masks: the masks of this step in training, in place of those that are kept.
+            dropout_masks: the masks of this step in training; where one is None, the one that is
+                kept serves.
 
         Returns:
             (output, LSTMState(h, c)), each (B, U); output is h.
@@ -146,15 +160,16 @@ class LSTMCell(Recurrent):
                 f"{self._label}: the input of a step is {found}; it must be a torch.Tensor of "
                 f"shape (batch, features) = (B, {self.input_size})."
             )
-        x = as_real(x, self.lstm.weight_ih_l0, self._describe).to(self.compute_dtype)
+        x = as_real(x, self.lstm.weight_ih_l0, self._describe)
+        x = x.to(dtype := self._dtype_of_step(x, states))
         if states is None:
-            state = self.get_initial_state(len(x))
+            state = LSTMState(*(s.to(dtype) for s in self.get_initial_state(len(x))))
         else:
             state = as_state(states, self.units, x, self._describe)
-        if training and dropout_masks is None and self._plan != (None, None):
-            dropout_masks = self._cached_masks = self._masks_kept_for(x)
+        if training and self._plan != NO_PLAN and isinstance(dropout_masks, DropoutMasks | None):
+            dropout_masks = self._masks_of_step(x, dropout_masks or DropoutMasks())
         sequence, left = self._dropout(x.unsqueeze(1), dropout_masks, training)
-        lstm = self._for_engine()
+        lstm = self._for_engine(dtype)
         state = lstm_step(
             input_product(lstm, sequence.squeeze(1), left.input),
             state,
@@ -163,17 +178,31 @@ class LSTMCell(Recurrent):
             self._recurrent_activation,
             left.recurrent,
         )
+        self._record_activity((state.h, state))
         return state.h, state
 
-    def _masks_kept_for(self, x: Tensor) -> DropoutMasks:
-        for mask in self._cached_masks:
-            if mask is not None and mask.shape[-2] != len(x):
+    def _dtype_of_step(self, x: Tensor, states: InitialState | None) -> torch.dtype:
+        if self.config.autocast:
+            return self.compute_dtype
+        given = [s for s in states or () if isinstance(s, Tensor)]
+        return reduce(torch.promote_types, [t.dtype for t in (*given, x)], self.compute_dtype)
+
+    def _masks_of_step(self, x: Tensor, given: DropoutMasks) -> DropoutMasks:
+        """The masks given, else those kept, else drawn ones, which are kept."""
+        kept = self._cached_masks
+        for mask, instead in zip(kept, given, strict=True):
+            if mask is not None and instead is None and mask.shape[-2] != len(x):
                 raise InputError(
                     f"{self._label} keeps dropout masks for a batch of {mask.shape[-2]}; this "
                     f"batch has {len(x)}. Call reset_dropout_mask() and "
                     "reset_recurrent_dropout_mask() before another sequence."
                 )
-        return self._masks_of_a_call(x.unsqueeze(1), self._cached_masks, True)
+        wanted = DropoutMasks(*(k if g is None else g for g, k in zip(given, kept, strict=True)))
+        masks = self._masks_of_a_call(x.unsqueeze(1), wanted, True)
+        self._cached_masks = DropoutMasks(
+            *(m if g is None else k for g, k, m in zip(given, kept, masks, strict=True))
+        )
+        return masks
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._cached_masks = DropoutMasks()

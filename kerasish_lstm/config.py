@@ -62,7 +62,6 @@ _CONSUME_LESS = {"cpu": 0, "mem": 1, "gpu": 2}
 
 # What a layer has and a cell has not.
 LAYER_ONLY = (
-    "activity_regularizer",
     "return_sequences",
     "return_state",
     "go_backwards",
@@ -104,6 +103,7 @@ _FLAGS = (
     "unroll",
     "zero_output_for_mask",
     "trainable",
+    "autocast",
     "time_major",
 )
 
@@ -154,6 +154,7 @@ class LSTMConfig:
     name: str | None = None
     trainable: bool = True
     dtype: str | None = None
+    autocast: bool = True
     time_major: bool = False
     dropout_style: DropoutStyle = "keras"
 

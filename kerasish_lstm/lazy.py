@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, Unpack, cast, overload
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedParameter, is_lazy
 
 from ._engines import TorchLSTM
+from ._inputs import check_features, features_of
 from ._options import CellOptions, LSTMOptions
 from ._recurrent import Recurrent
 from .cell import LSTMCell
@@ -24,7 +26,8 @@ class LazyLSTM(LSTM[Output]):
     anything that counts or copies them; ``state_dict`` can be saved and loaded before.
 
     Args:
-        units and the keywords: as in :class:`LSTM`.
+        units and the keywords: as in :class:`LSTM`. With ``input_shape=(T, F)`` or ``input_dim=F``
+            it is one at once.
     """
 
     @overload
@@ -51,8 +54,9 @@ class LazyLSTM(LSTM[Output]):
     ) -> None: ...
 
     def __init__(self, units: int, **options: Any) -> None:
-        super().__init__(1, units, **options)
-        unlearn(self)
+        features = _features(options, "LazyLSTM")
+        super().__init__(features or 1, units, **options)
+        unlearn(self) if features is None else _become(self)
 
 
 class LazyLSTMCell(LSTMCell):
@@ -63,8 +67,14 @@ class LazyLSTMCell(LSTMCell):
     """
 
     def __init__(self, units: int, **options: Unpack[CellOptions]) -> None:
-        super().__init__(1, units, **options)
-        unlearn(self)
+        features = _features(options, "LazyLSTMCell")
+        super().__init__(features or 1, units, **options)
+        unlearn(self) if features is None else _become(self)
+
+
+def _features(options: Any, kind: str) -> int | None:
+    """F, where ``input_shape`` or ``input_dim`` says it."""
+    return features_of(options.get("input_shape"), options.get("input_dim"), kind)
 
 
 class _LazyParameters(LazyModuleMixin, TorchLSTM):
@@ -104,6 +114,21 @@ def learn(module: Recurrent, features: int) -> None:
     assert module._learn_hook is not None  # as long as it is lazy
     module._learn_hook.remove()
     module._learn_hook = None
+    _become(module)
+
+
+def take_features(parts: Sequence[Recurrent], input_shape: Any, input_dim: Any) -> None:
+    """What ``input_shape`` or ``input_dim`` of a wrapper says to the layers that see its input."""
+    for part in parts:
+        if is_lazy(part.lstm.weight_ih_l0):
+            if features := features_of(input_shape, input_dim, part._kind):
+                learn(part, features)
+        else:
+            check_features(part.input_size, input_shape, input_dim, part._kind)
+
+
+def _become(module: Recurrent) -> None:
+    """What a lazy one is once it knows its size."""
     module.__class__ = LSTMCell if isinstance(module, LSTMCell) else LSTM
 
 

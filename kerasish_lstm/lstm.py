@@ -10,7 +10,15 @@ from torch import Tensor
 from ._configured import Device, DType
 from ._dropout import DropoutMasks
 from ._engines import LSTMState
-from ._inputs import InitialState, Mask, as_mask, as_pair, as_sequence, as_state
+from ._inputs import (
+    InitialState,
+    Mask,
+    as_mask,
+    as_pair,
+    as_sequence,
+    as_state,
+    check_features,
+)
 from ._masks import compact, last_output, spread
 from ._options import LSTMOptions
 from ._recurrent import Recurrent
@@ -65,6 +73,10 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
         unroll: accepted, and without effect on any number (but see ``dropout_style``).
         implementation: 1 gives each gate an input dropout mask of its own; else without effect.
         name, trainable: as in Keras; not trainable means ``requires_grad=False``.
+        autocast: accepted, and without effect on any number: in Keras the cell inside casts all the
+            same. It has one in an :class:`LSTMCell` and in the wrappers.
+        input_shape, input_dim: accepted where they agree with ``input_size``; a :class:`LazyLSTM`
+            takes its size from their last entry.
         time_major: as in tf_keras: x, mask and sequences are (T, B, ...).
         dropout_style: whose masks: ``"keras"`` (3.8 and later), ``"keras_3.0"`` (to 3.7),
             ``"tf_keras"``, ``"keras_2"`` (multi-backend Keras 2).
@@ -146,6 +158,9 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
         zero_output_for_mask: bool = False,
         name: str | None = None,
         trainable: bool = True,
+        autocast: bool = True,
+        input_shape: Any = None,
+        input_dim: int | None = None,
         time_major: bool = False,
         dropout_style: DropoutStyle = "keras",
         device: Device = None,
@@ -180,10 +195,12 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
             zero_output_for_mask=zero_output_for_mask,
             name=name,
             trainable=trainable,
+            autocast=autocast,
             time_major=time_major,
             dropout_style=dropout_style,
         )
         self._build(input_size, config, device, dtype)
+        check_features(self.lstm.input_size, input_shape, input_dim, self._kind)
         self.reset_parameters()
 
     def _build(self, *args: Any, **kwargs: Any) -> None:
@@ -252,7 +269,7 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
                 f"{self._label}: a state must be (h, c), both of shape (B, {self.units}); "
                 f"given {tuple(h.shape)} and {tuple(c.shape)}."
             )
-        self._keep((LSTMState(h, c),), self.lstm.weight_hh_l0)
+        self._keep([LSTMState(h, c)], [self.lstm.weight_hh_l0])
 
     # The call
 
@@ -269,8 +286,9 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
 
         Args:
             x: (B, T, F), any real dtype; it is cast to the parameters' dtype, as in Keras.
-            initial_state: (h, c), each (B, U) (or (1, U) or (U,), the same for each row). In a
-                stateful layer it overrides the stored state for this call.
+            initial_state: (h, c), each (B, U) (or (1, U) or (U,), the same for each row; c also
+                (B, 1), (1,) or (), the same for each unit). In a stateful layer it overrides the
+                stored state for this call.
             mask: (B, T), True (or nonzero) where a step counts. Whatever stands in a masked step
                 reaches neither an output nor a gradient.
             training: None means ``self.training``.
@@ -319,7 +337,7 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
         if config.time_major and config.return_sequences:
             output = output.transpose(0, 1)
         if config.stateful:
-            self._keep((end,), self.lstm.weight_hh_l0)
+            self._keep([end], [self.lstm.weight_hh_l0])
         result = (output, end.h, end.c) if config.return_state else output
         self._record_activity(result)
         return cast(Output, result)

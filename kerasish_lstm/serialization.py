@@ -202,7 +202,9 @@ class Writer:
         ):
             for role in roles:
                 keyword = f"{role}_{room}"
-                if not (is_cell and keyword in LAYER_ONLY):
+                if not (
+                    is_cell and keyword == "activity_regularizer" and getattr(c, keyword) is None
+                ):
                     with _at(module._label):
                         found[keyword] = self._object(get, getattr(c, keyword), keyword)
         found |= {

@@ -12,15 +12,15 @@ from torch.nn.parameter import is_lazy
 from ._configured import Configured, DType
 from ._dropout import DropoutMasks
 from ._engines import LSTMState
-from ._inputs import Mask, as_dtype, as_mask, as_sequence, as_state
+from ._inputs import Mask, as_arrays, as_dtype, as_mask, as_pair, as_sequence, as_state
 from ._losses import WithLosses
 from ._masks import cleared, compact, last_output, spread
-from ._recurrent import Recurrent, result_dtype
-from ._state import Stateful
+from ._recurrent import Recurrent, result_dtype, stored_dtype
+from ._state import Stateful, check_states
 from .bidirectional import Bidirectional
 from .cell import LSTMCell
-from .errors import ConfigError, InputError, WeightMismatch
-from .lazy import learn
+from .errors import ConfigError, InputError, StateError, WeightMismatch
+from .lazy import learn, take_features
 from .lstm import LSTM
 from .masking import RULES, compute_mask, of_rnn
 
@@ -61,9 +61,15 @@ class StackedLSTM(Configured, Stateful, WithLosses):
             with its input, so that the lowest layer alone is masked.
         name, trainable: as in Keras.
         dtype: of a stack of cells, the dtype or policy to which x and the states are cast before
-            the call, and its results after it, as in Keras; None casts nothing.
+            the call, and its results after it, as in Keras; None casts nothing, where Keras takes
+            its default of float32. autocast=False does not cast x and the states.
+        input_shape, input_dim: accepted where they agree with ``input_size``; a lazy first layer
+            takes its size from their last entry.
 
     Shapes: x (B, T, F); the output is that of the last cell or layer.
+
+    A cell that stands in it twice has one set of weights, counted once, as in Keras. Hooks on the
+    cells do not fire: the stack runs them over whole sequences, not step by step.
 
     Raises:
         ConfigError: no layer, cells among layers, sizes that do not fit, a layer below the last
@@ -87,6 +93,9 @@ class StackedLSTM(Configured, Stateful, WithLosses):
         mask_propagation: MaskPropagation = "keras_3.15",
         name: str | None = None,
         trainable: bool = True,
+        autocast: bool = True,
+        input_shape: Any = None,
+        input_dim: int | None = None,
         dtype: DType = None,
     ) -> None:
         super().__init__()
@@ -107,7 +116,7 @@ class StackedLSTM(Configured, Stateful, WithLosses):
         given = dict(zip(FLAGS, flags, strict=True)) | {
             "dtype": dtype, "activity_regularizer": activity_regularizer,
         }  # fmt: skip
-        own = {k: v for k, v in given.items() if v}
+        own = {k: v for k, v in given.items() if v} | ({} if autocast else {"autocast": False})
         if not self.of_cells and own:
             raise ConfigError(
                 f"StackedLSTM: {', '.join(f'{k}={v!r}' for k, v in own.items())} belongs to a "
@@ -125,7 +134,10 @@ class StackedLSTM(Configured, Stateful, WithLosses):
         self.name = name
         self.dtype = dtype
         self._result_dtype = result_dtype(dtype, "StackedLSTM")
+        self._stored_dtype = stored_dtype(dtype, None, "StackedLSTM")[0]
+        self.autocast = bool(autocast)
         self._state = None
+        take_features(_parts(self.layers[0]), input_shape, input_dim)
         self._fit_sizes()
         if not trainable:
             self.trainable = False
@@ -148,6 +160,11 @@ class StackedLSTM(Configured, Stateful, WithLosses):
     @property
     def _members(self) -> list[Any]:
         return list(self.layers)
+
+    @property
+    def _distinct(self) -> list[Any]:
+        """Those that hold weights: one that stands in the stack twice, once."""
+        return list(dict.fromkeys(self.layers))
 
     @property
     def return_sequences(self) -> bool:
@@ -180,7 +197,8 @@ class StackedLSTM(Configured, Stateful, WithLosses):
 
     @property
     def _label(self) -> str:
-        what = "cells" if self.of_cells else "layers"
+        what = "cell" if self.of_cells else "layer"
+        what += "s" if len(self.layers) > 1 else ""
         return f"StackedLSTM of {len(self.layers)} {what}" + (
             f" {self.name!r}" if self.name else ""
         )
@@ -194,11 +212,11 @@ class StackedLSTM(Configured, Stateful, WithLosses):
 
     def count_params(self) -> int:
         """The number of weights as Keras's ``summary()`` counts them."""
-        return sum(layer.count_params() for layer in self._members)
+        return sum(layer.count_params() for layer in self._distinct)
 
     def get_weights(self) -> list[np.ndarray]:
         """[kernel, recurrent_kernel, bias] of each cell or layer, from the lowest."""
-        return [w for layer in self._members for w in layer.get_weights()]
+        return [w for layer in self._distinct for w in layer.get_weights()]
 
     def set_weights(self, weights: Sequence[np.ndarray]) -> None:
         """Take weights in the order of :meth:`get_weights`.
@@ -206,7 +224,7 @@ class StackedLSTM(Configured, Stateful, WithLosses):
         Raises:
             WeightMismatch: a wrong number, shape or dtype. Nothing has been written then.
         """
-        before = self.get_weights()
+        weights, before = as_arrays(weights, "StackedLSTM"), self.get_weights()
         if len(weights) != len(before):
             raise WeightMismatch(
                 f"StackedLSTM.set_weights(): {len(weights)} arrays were given, the stack has "
@@ -220,7 +238,7 @@ class StackedLSTM(Configured, Stateful, WithLosses):
 
     def _load(self, weights: Sequence[np.ndarray]) -> None:
         at = 0
-        for layer in self._members:
+        for layer in self._distinct:
             size = len(layer.get_weights())
             layer.set_weights(weights[at : at + size])
             at += size
@@ -234,6 +252,38 @@ class StackedLSTM(Configured, Stateful, WithLosses):
             return self._state
         held = [layer.states for layer in self._members if layer.stateful]
         return None if any(s is None for s in held) else tuple(t for s in held for t in s)
+
+    @states.setter
+    def states(self, value: Sequence[Any] | None) -> None:
+        if not self.stateful:
+            raise StateError(
+                f"{self._label} keeps no state; build it with stateful=True, or pass initial_state."
+            )
+        if self.of_cells:
+            what = "a pair (h, c) for each cell"
+            given = check_states(value, len(self.layers), self._label, what)
+            if given is None:
+                self._state = None
+                return
+            weights = [cell.lstm.weight_hh_l0 for cell in self._members]
+            pairs = []
+            for i, (pair, cell) in enumerate(zip(given, self._members, strict=True)):
+                h, c = as_pair(pair, cell.units, lambda i=i: f"{self._label}, cell {i}")  # type: ignore[misc]
+                if h.ndim != 2 or h.shape != c.shape or h.shape[1] != cell.units:
+                    raise StateError(
+                        f"{self._label}, cell {i}: a state must be (h, c), both of shape (B, "
+                        f"{cell.units}); given {tuple(h.shape)} and {tuple(c.shape)}."
+                    )
+                pairs.append(LSTMState(h, c))
+            self._keep(pairs, weights, self._stored_dtype)
+            return
+        keeping = [layer for layer in self._members if layer.stateful]
+        sizes = [4 if isinstance(layer, Bidirectional) else 2 for layer in keeping]
+        what = "h and c of each stateful LSTM, h_f, c_f, h_b, c_b of each Bidirectional"
+        given = check_states(value, sum(sizes), self._label, what)
+        for layer, size in zip(keeping, sizes, strict=True):
+            layer.states = given and given[:size]
+            given = given and given[size:]
 
     def reset_state(self) -> None:
         """Begin the next call with zeros, with any batch size. Harmless if not stateful."""
@@ -271,7 +321,9 @@ class StackedLSTM(Configured, Stateful, WithLosses):
             InputError, StateError, EngineError: as in :meth:`LSTM.forward`.
         """
         if dropout_masks is not None and (
-            not isinstance(dropout_masks, list | tuple) or len(dropout_masks) != len(self.layers)
+            not isinstance(dropout_masks, list | tuple)
+            or isinstance(dropout_masks, DropoutMasks)
+            or len(dropout_masks) != len(self.layers)
         ):
             raise InputError(
                 f"{self._label}: dropout_masks must be a list of {len(self.layers)} entries, one a "
@@ -298,8 +350,9 @@ class StackedLSTM(Configured, Stateful, WithLosses):
             learn(cells[0], x.shape[2])
         x = as_sequence(x, self.input_size, cells[0].lstm.weight_ih_l0, self._describe)
         steps = as_mask(mask, x, self._describe)
-        x = as_dtype(x, self._result_dtype)
-        states = self._begin(x, as_dtype(initial_state, self._result_dtype))
+        if self.autocast:
+            x, initial_state = (as_dtype(v, self._result_dtype) for v in (x, initial_state))
+        states = self._begin(x, initial_state)
         if self.go_backwards:
             x = x.flip(1)
             steps = None if steps is None else steps.flip(1)
@@ -326,7 +379,8 @@ class StackedLSTM(Configured, Stateful, WithLosses):
         output = output.to(self._result_dtype)
         ends = [LSTMState(*(s.to(self._result_dtype) for s in end)) for end in ends]
         if self.stateful:
-            self._keep(tuple(ends), cells[0].lstm.weight_hh_l0)
+            weights = [cell.lstm.weight_hh_l0 for cell in cells]
+            self._keep(ends, weights, self._stored_dtype)
         if not self.return_state:
             return output
         return (output, *ends[0]) if self.is_one_cell else (output, *ends)
@@ -394,6 +448,13 @@ def _of_cells(layers: Any) -> bool:
         )
     cells = [isinstance(layer, LSTMCell) for layer in layers]
     if all(cells):
+        for position, cell in enumerate(layers):
+            if cell._activity_regularizer is not None:
+                raise ConfigError(
+                    f"StackedLSTM: cell {position} has an activity_regularizer, which in Keras "
+                    "adds a loss at every step; the cells of a stack run over whole sequences. "
+                    "Give it to the StackedLSTM, where it regularizes what the stack returns."
+                )
         return True
     for position, layer in enumerate(layers):
         if not isinstance(layer, LSTM | Bidirectional):

@@ -47,7 +47,14 @@ _FORMAT = 1
 _CLASSES: dict[str, type[Module]] = {
     kind.__name__: kind for kind in (LSTM, LSTMCell, Bidirectional, StackedLSTM, TimeDistributed)
 }
-_BESIDE = ("dropout_style", "time_major", "use_cudnn", "implementation", "zero_output_for_mask")
+_BESIDE = (
+    "dropout_style",
+    "time_major",
+    "use_cudnn",
+    "implementation",
+    "zero_output_for_mask",
+    "autocast",
+)
 _DTYPES = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
@@ -129,6 +136,8 @@ def _beside(module: nn.Module) -> dict[str, Any]:
         return {field: getattr(module.config, field) for field in _BESIDE} | {"frozen": frozen}
     if isinstance(module, StackedLSTM) and not module.of_cells:
         return {"mask_propagation": module.mask_propagation}
+    if isinstance(module, StackedLSTM | Bidirectional | TimeDistributed):
+        return {"autocast": module.autocast}
     return {}
 
 
@@ -228,6 +237,8 @@ def _apply_beside(module: Module, beside: Mapping[str, Any]) -> None:
             part.config = part.config.replace(**{k: values[k] for k in _BESIDE})
             for key, parameter in part.lstm.named_parameters():
                 parameter.requires_grad = not (isinstance(frozen, list) and key in frozen)
+        elif "autocast" in values:
+            part.autocast = values["autocast"] is not False
         elif values["mask_propagation"] in get_args(MaskPropagation):
             part.mask_propagation = values["mask_propagation"]
         else:

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from ._configured import Configured, DType
+from ._dropout import DropoutMasks
 from ._losses import WithLosses, losses_of_slices
 from ._recurrent import result_dtype
 from .bidirectional import Bidirectional
 from .errors import ConfigError, InputError
+from .lazy import take_features
 from .lstm import LSTM
 from .masking import RULES
 from .stacked import StackedLSTM
@@ -28,7 +30,9 @@ class TimeDistributed(Configured, WithLosses):
         layer: an :class:`LSTM`, :class:`Bidirectional` or :class:`StackedLSTM`, used as it is.
         activity_regularizer, name, trainable: as in Keras.
         dtype: the dtype or policy to which x is cast first, as Keras casts it; the results have
-            the layer's own dtype all the same.
+            the layer's own dtype all the same. autocast=False does not cast it.
+        input_shape, input_dim: accepted where they agree with the layer's ``input_size``; a lazy
+            layer takes its size from their last entry.
 
     Shapes: x (B, T1, T2, F), mask (B, T1, T2); output (B, T1, U), or (B, T1, T2, U) where the layer
     returns sequences. A layer with several results of one shape (its output, h and c, without
@@ -52,6 +56,9 @@ class TimeDistributed(Configured, WithLosses):
         activity_regularizer: Any = None,
         name: str | None = None,
         trainable: bool = True,
+        autocast: bool = True,
+        input_shape: Any = None,
+        input_dim: int | None = None,
         dtype: DType = None,
     ) -> None:
         super().__init__()
@@ -78,18 +85,32 @@ class TimeDistributed(Configured, WithLosses):
         self.activity_regularizer = activity_regularizer
         self.name = name
         self.dtype = dtype
+        self.autocast = bool(autocast)
         self._input_dtype = result_dtype(dtype, "TimeDistributed")
+        first = layer.layers[0] if isinstance(layer, StackedLSTM) else layer
+        parts = (
+            [first.forward_layer, first.backward_layer]
+            if isinstance(first, Bidirectional)
+            else [first]
+        )
+        take_features(parts, input_shape, input_dim)  # type: ignore[arg-type]
         if not trainable:
             self.trainable = False
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, training: bool | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        training: bool | None = None,
+        *,
+        dropout_masks: Sequence[Any] | None = None,
     ) -> Tensor:
         """Run the layer over every x[:, i].
 
         Args:
             x: (B, T1, T2, F). mask: (B, T1, T2), True where a step counts.
             training: None means ``self.training``.
+            dropout_masks: one entry for each outer step: what the layer takes, or None.
 
         Raises:
             InputError: a wrong rank or size.
@@ -107,14 +128,25 @@ class TimeDistributed(Configured, WithLosses):
                 f"must be a torch.Tensor of shape {tuple(x.shape[:3])}."
             )
         training = self.training if training is None else bool(training)
-        x = x.to(self._input_dtype)
-        with losses_of_slices(self.layer, 1 if self.layer.stateful else x.shape[1]):
-            if self.layer.stateful:  # the state goes from slice to slice
+        if dropout_masks is not None and (
+            not isinstance(dropout_masks, list | tuple)
+            or isinstance(dropout_masks, DropoutMasks)
+            or len(dropout_masks) != x.shape[1]
+        ):
+            raise InputError(
+                f"TimeDistributed: dropout_masks must be a list of {x.shape[1]} entries, one an "
+                "outer step, each what the layer takes, or None."
+            )
+        x = x.to(self._input_dtype if self.autocast else None)
+        by_slice = self.layer.stateful or dropout_masks is not None  # its state goes on
+        with losses_of_slices(self.layer, 1 if by_slice else x.shape[1]):
+            if by_slice:
+                steps_of = [None] * x.shape[1] if mask is None else mask.unbind(1)
+                masks_of = dropout_masks or [None] * x.shape[1]
                 slices = [
-                    _stacked(self.layer(s, mask=None if mask is None else mask[:, i],
-                                        training=training))
-                    for i, s in enumerate(x.unbind(1))
-                ]  # fmt: skip
+                    _stacked(self.layer(s, mask=m, training=training, dropout_masks=d))
+                    for s, m, d in zip(x.unbind(1), steps_of, masks_of, strict=True)
+                ]
                 result = torch.stack(slices, self._batch_axis + 1)
             else:
                 flat = x.flatten(0, 1)

@@ -40,6 +40,22 @@ def deviations() -> dict[str, Any]:
         found["bidirectional"] = type(error).__name__
     for look in (_dropout, _masks, _stacks, _wrappers, _objects):
         found |= look(keras, tf)
+    inner = {"dtype": "float64"}
+    wide = np.ones((2, 5, 3))
+    wrappers = [
+        keras.layers.Bidirectional(keras.layers.LSTM(2, **inner)),
+        keras.layers.RNN(keras.layers.LSTMCell(2, **inner)),
+    ]
+    found["wrapper dtypes"] = [w(tf.constant(wide)).dtype.name for w in wrappers]
+    cell = keras.layers.LSTMCell(2, dtype="mixed_bfloat16", autocast=False)
+    cell.build((1, 3))
+    kernel = np.random.RandomState(2).uniform(-1, 1, (3, 8))
+    cell.set_weights([kernel, np.zeros((2, 8)), np.zeros(8)])
+    zeros = tf.zeros((1, 2))
+    found["cell without autocast"] = kernel, np.asarray(cell(tf.ones((1, 3)), [zeros, zeros])[0])
+    found["autocast"] = [
+        keras.layers.LSTM(2, autocast=a)(tf.constant(wide)).dtype.name for a in (False, True)
+    ]
     return found
 
 

@@ -217,6 +217,54 @@ class _Owner:
         return self._inner.states
 
 
+def time_distributed_dropout(
+    inside: str, units: int, arrays: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Results and gradients of TimeDistributed in training, with the masks of each slice given."""
+    import keras
+    import tensorflow as tf
+
+    lay = keras.layers
+    rates: dict[str, Any] = {"dropout": 0.4, "recurrent_dropout": 0.4, "dtype": "float64"}
+    inner: Any = lay.LSTM(units, **rates)
+    if inside == "concat":
+        inner = lay.Bidirectional(inner, dtype="float64")
+    elif inside == "cells":
+        cells = [lay.LSTMCell(units, **rates), lay.LSTMCell(5, **rates)]
+        inner = lay.RNN(lay.StackedRNNCells(cells, dtype="float64"), dtype="float64")
+    layer = lay.TimeDistributed(inner, dtype="float64")
+    x, mask = tf.constant(arrays["x"]), tf.constant(arrays["mask"])
+    layer(x)
+    layer.set_weights([arrays[n] for n in sorted(arrays) if n.startswith("weight")])
+    if inside == "concat":
+        cells = [inner.forward_layer.cell, inner.backward_layer.cell]
+    elif inside == "none":
+        cells = [inner.cell]
+    now = {"slice": -1}
+    call = inner.call
+
+    def one_slice(*args: Any, **kwargs: Any) -> Any:
+        now["slice"] += 1
+        return call(*args, **kwargs)
+
+    inner.call = one_slice
+
+    def masks(name: str) -> Any:
+        return lambda _: [tf.constant(m) for m in arrays[name][now["slice"]]]
+
+    for i, cell in enumerate(cells):
+        cell.get_dropout_mask = masks(f"input{i}")
+        cell.get_recurrent_dropout_mask = masks(f"recurrent{i}")
+    watched = {"d_x": x} | {f"d_weight{i:02d}": w.value for i, w in enumerate(layer.weights)}
+    with tf.GradientTape() as tape:
+        tape.watch(list(watched.values()))
+        y = layer(x, mask=mask, training=True)
+        loss = tf.reduce_sum(y * arrays["d_0"])
+    assert now["slice"] == arrays["x"].shape[1] - 1
+    found = {"result0": y} | tape.gradient(loss, watched)
+    return {k: np.asarray(v) for k, v in found.items()}
+
+
 def time_distributed_sequences_and_states(x: np.ndarray) -> str:
     """The error of TimeDistributed over a layer that returns sequences and states."""
     import keras

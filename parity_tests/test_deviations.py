@@ -242,6 +242,40 @@ def initializer_object_repeats(seen: dict[str, Any]) -> None:
     assert not torch.equal(layer.kernel, layer.recurrent_kernel)
 
 
+def wrapper_dtype(seen: dict[str, Any]) -> None:
+    assert seen["wrapper dtypes"] == ["float32", "float32"]
+    inner: LSTM[Any] = LSTM(3, 2, dtype="float64")
+    assert Bidirectional(inner)(X).dtype == torch.float64
+    assert Bidirectional(inner, dtype="float32")(X).dtype == torch.float32
+    assert StackedLSTM(LSTMCell(3, 2, dtype="float64"))(X).dtype == torch.float64
+
+
+def cell_autocast_mixed(seen: dict[str, Any]) -> None:
+    kernel, y = seen["cell without autocast"]
+    rounded = torch.tensor(kernel).bfloat16().double().numpy()
+    assert np.abs(rounded - kernel).max() > 1e-4
+    by_hand = [_one_step(k) for k in (rounded, kernel)]
+    assert np.abs(y - by_hand[0]).max() < 1e-6 < np.abs(y - by_hand[1]).max()
+    mine = LSTMCell(3, 2, dtype="mixed_bfloat16", autocast=False)
+    mine.set_weights([kernel, np.zeros((2, 8)), np.zeros(8)])
+    output, _ = mine(torch.ones(1, 3), (torch.zeros(1, 2), torch.zeros(1, 2)))
+    assert output.dtype == torch.float32
+    assert np.abs(output.detach().numpy() - y).max() < 1e-6
+
+
+def _one_step(kernel: np.ndarray) -> np.ndarray:
+    """h after one step from zeros on ones, without recurrent weights and bias."""
+    i, _, g, o = np.split(np.ones((1, 3)) @ kernel, 4, axis=1)
+    sigmoid = [1 / (1 + np.exp(-z)) for z in (i, o)]
+    h: np.ndarray = sigmoid[1] * np.tanh(sigmoid[0] * np.tanh(g))
+    return h
+
+
+def lstm_autocast(seen: dict[str, Any]) -> None:
+    assert seen["autocast"] == ["float32", "float32"]
+    assert LSTM(3, 2, autocast=False)(X).dtype == torch.float32
+
+
 SHOWN: list[Callable[[dict[str, Any]], None]] = [
     sparsemax_threshold, gelu_constant, leaky_relu_slope, masked_nan_gradients, empty_batch,
     no_feature, unit_forget_bias_document, bidirectional_stateful_state,
@@ -250,7 +284,7 @@ SHOWN: list[Callable[[dict[str, Any]], None]] = [
     time_distributed_states, time_distributed_activity, bidirectional_weights,
     bidirectional_uneven_shape, l1_l2_string, orthogonal_regularizer_float64, identity_gain,
     initializer_of_another_shape, unrolled_backwards_mask, float64_on_torch, config_forgets,
-    initializer_object_repeats,
+    initializer_object_repeats, wrapper_dtype, cell_autocast_mixed, lstm_autocast,
 ]  # fmt: skip
 
 

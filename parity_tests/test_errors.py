@@ -612,8 +612,7 @@ def keras_keywords(file: str, class_name: str) -> dict[str, Any]:
     [
         ("rnn/lstm.py", "LSTM", set()),
         ("rnn/rnn.py", "RNN", set()),
-        # torch.autocast decides; shapes are known from the first argument and at the call
-        ("layer.py", "Layer", {"autocast", "input_dim", "input_shape"}),
+        ("layer.py", "Layer", set()),
     ],
 )
 def test_every_keyword_of_keras_is_here_with_its_default(
@@ -637,7 +636,8 @@ def test_the_options_for_type_checkers_are_the_constructor_s() -> None:
 
 def test_the_config_has_the_constructor_s_keywords_and_defaults() -> None:
     keywords = defaults(LSTM.__init__)
-    keywords.pop("device")
+    for of_the_call in ("device", "input_shape", "input_dim"):
+        keywords.pop(of_the_call)
     assert {f.name: f.default for f in dataclasses.fields(LSTMConfig)[1:]} == keywords
 
 
@@ -652,8 +652,10 @@ def test_every_keyword_reaches_the_config() -> None:
         "time_major": True, "kernel_regularizer": "l2", "recurrent_regularizer": "l1",
         "bias_regularizer": "l1_l2", "activity_regularizer": "l2", "kernel_constraint": "non_neg",
         "recurrent_constraint": "max_norm", "bias_constraint": "unit_norm",
+        "autocast": False,
     }  # fmt: skip
-    assert set(other) == set(defaults(LSTM.__init__)) - {"dtype", "device"}
+    not_there = {"dtype", "device", "input_shape", "input_dim"}
+    assert set(other) == set(defaults(LSTM.__init__)) - not_there
     config = LSTM(F, U, **other).config
     assert {k: getattr(config, k) for k in other} == other
 

@@ -200,7 +200,7 @@ def test_the_metadata_says_what_it_is(tmp_path: Path) -> None:
         "training": False,
         "beside": {"": {
             "dropout_style": "keras_2", "time_major": False, "use_cudnn": "auto",
-            "implementation": 2, "zero_output_for_mask": False, "frozen": [],
+            "implementation": 2, "zero_output_for_mask": False, "autocast": True, "frozen": [],
         }},
     }  # fmt: skip
 
@@ -314,7 +314,7 @@ CONFIG = LSTM(F, U).get_config()
         ({"beside": {"lstm": {"x": 1}}}, FileFormatError, "'beside' has 'lstm'"),
         ({"beside": {"": {"units": 3}}}, FileFormatError, "'beside' has ''"),
         ({"beside": {"": {"dropout_style": "mine", "time_major": False, "use_cudnn": "auto",
-                          "implementation": 2, "zero_output_for_mask": False, "frozen": []}}},
+                          "implementation": 2, "zero_output_for_mask": False, "autocast": True, "frozen": []}}},
          FileFormatError, "dropout_style='mine'"),
     ],
 )  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from kerasish_lstm import LSTM, Bidirectional, LSTMCell, StackedLSTM, TimeDistributed
+from kerasish_lstm import LSTM, Bidirectional, DropoutMasks, LSTMCell, StackedLSTM, TimeDistributed
 from kerasish_lstm.errors import ConfigError, InputError
 from kerasish_lstm.parity import assert_parity
 from kerasish_lstm.parity.bounds import FLOAT64
@@ -124,6 +124,63 @@ def test_equals_the_layer_slice_by_slice(case: Any, device: torch.device) -> Non
     if case[1]:  # (N, 3, B, U) with the outer time first in each result
         expected = torch.stack(slices).transpose(0, 1)
     assert_parity(y.detach(), expected.detach().cpu().numpy(), bound=FLOAT64)
+
+
+DROPPED = ["none", "concat", "cells"]  # the layer inside
+
+
+def dropped_inputs(inside: str) -> dict[str, np.ndarray]:
+    rng = np.random.RandomState(len(inside))
+    sizes = [(F, U)] + {"none": [], "concat": [(F, U)], "cells": [(U, 5)]}[inside]
+    arrays = {"x": rng.uniform(-2, 2, (B, N, T, F)), "mask": rng.uniform(size=(B, N, T)) < 0.7}
+    shapes = [s for f, u in sizes for s in ((f, 4 * u), (u, 4 * u), (4 * u,))]
+    for i, shape in enumerate(shapes):
+        arrays[f"weight{i:02d}"] = rng.uniform(-0.4, 0.4, shape)
+    for i, (f, u) in enumerate(sizes):  # (N, 4, B, size): by slice and gate
+        for role, size in (("input", f), ("recurrent", u)):
+            kept = rng.uniform(size=(N, 4, B, size)) < 0.6
+            arrays[f"{role}{i}"] = kept / 0.6
+    arrays["d_0"] = rng.uniform(-1, 1, (B, N, {"none": U, "concat": 2 * U, "cells": 5}[inside]))
+    return arrays
+
+
+def dropped_ours(inside: str) -> dict[str, np.ndarray]:
+    arrays = dropped_inputs(inside)
+    t = {k: torch.tensor(v) for k, v in arrays.items()}
+    rates: dict[str, Any] = {"dropout": 0.4, "recurrent_dropout": 0.4, "dtype": "float64"}
+    masks = [
+        [
+            DropoutMasks(t[f"input{i}"][n], t[f"recurrent{i}"][n])
+            for i in range(2 - (inside == "none"))
+        ]
+        for n in range(N)
+    ]
+    inner: Any = LSTM(F, U, **rates)
+    if inside == "concat":
+        inner = Bidirectional(inner)
+    elif inside == "cells":
+        inner = StackedLSTM([LSTMCell(F, U, **rates), LSTMCell(U, 5, **rates)])
+    layer = TimeDistributed(inner)
+    layer.set_weights([arrays[n] for n in sorted(arrays) if n.startswith("weight")])
+    given = [m[0] for m in masks] if inside == "none" else masks
+    x = t["x"].requires_grad_()
+    y = layer(x, mask=t["mask"], dropout_masks=given)
+    watched = {"d_x": x} | {f"d_weight{i:02d}": p for i, p in enumerate(layer.parameters())}
+    gradients = torch.autograd.grad((y * t["d_0"]).sum(), list(watched.values()))
+    found = {"result0": y}
+    for key, gradient in zip(watched, gradients, strict=True):
+        found[key] = gradient.t() if "weight" in key and gradient.ndim == 2 else gradient
+    return {k: v.detach().numpy() for k, v in found.items()}
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("inside", DROPPED)
+def test_injected_masks_of_each_slice_equal_live_keras(inside: str, keras: KerasLive) -> None:
+    expected = keras.call("stack_side.time_distributed_dropout", inside, U, dropped_inputs(inside))
+    actual = dropped_ours(inside)
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        assert_parity(actual[name], value, bound=FLOAT64, what=name)
 
 
 @pytest.mark.live
