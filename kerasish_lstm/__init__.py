@@ -14,7 +14,7 @@ from .masking import Masking, compute_mask, embedding_mask
 from .optimizers import keras_adam
 from .plain import from_torch, to_torch, why_not_torch
 from .stacked import StackedLSTM
-from .storage import load_safetensors, save_safetensors
+from .storage import load_safetensors, safetensors_metadata, save_safetensors
 from .time_distributed import TimeDistributed
 from .training import accumulate_losses, constrain, regularization_loss
 from .weights import LAYOUTS, LSTMWeights, relayout
@@ -54,6 +54,7 @@ __all__ = [
     "regularization_loss",
     "regularizers",
     "relayout",
+    "safetensors_metadata",
     "save_safetensors",
     "to_keras",
     "to_torch",

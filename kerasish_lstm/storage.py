@@ -1,10 +1,14 @@
-"""A layer in one safetensors file: its weights, its config, and what no Keras config holds.
+"""Layers in one safetensors file: their weights, their configs, and what no Keras config holds.
 
 The tensors are the ``state_dict``, under the keys of a plain ``nn.LSTM`` (``lstm.weight_ih_l0``,
 ...). The entry ``kerasish_lstm`` of the header's metadata is JSON::
 
     {"format": 1, "version": "0.1.0", "class": "Bidirectional", "config": {...},
      "input_size": 4, "training": false, "beside": {"forward_layer": {"dropout_style": "keras"}}}
+
+Several layers have ``{"format": 1, "version": "0.1.0", "layers": {name: {"class": ...}, ...}}``,
+and each tensor's key begins with its layer's name and a point. Where a file says where its weights
+come from, that is the entry ``provenance``: ``{"keras_version": "2.2.4", "file": "model.h5"}``.
 
 ``config`` is that of ``get_config()``; ``beside`` has, for each part of the module by its name in
 ``named_modules()``, what that cannot say. The state of a stateful layer is not stored, as in Keras,
@@ -63,19 +67,56 @@ _DTYPES = {
 }
 
 
-def save_safetensors(module: Module, path: str | os.PathLike[str]) -> None:
-    """Write a layer to a file, from which :func:`load_safetensors` makes an equal one.
+def save_safetensors(
+    module: Module | Mapping[str, Module],
+    path: str | os.PathLike[str],
+    *,
+    provenance: Mapping[str, Any] | None = None,
+    golden: Mapping[str, Any] | None = None,
+) -> None:
+    """Write layers to a file, from which :func:`load_safetensors` makes equal ones.
 
     Args:
-        module: an LSTM, LSTMCell, Bidirectional, StackedLSTM or TimeDistributed.
+        module: an LSTM, LSTMCell, Bidirectional, StackedLSTM or TimeDistributed, or a dict of them
+            by name, whose order is kept.
         path: replaced in one step where it exists: it is never half written.
+        provenance: where the weights come from, as JSON has it; :func:`safetensors_metadata` gives
+            it back.
+        golden: recorded results, as JSON has them; likewise.
 
     Raises:
         ConfigError: a layer that has not learnt its input size; a class of your own; a callable in
-            its config.
+            its config; no layer; names that cannot be told apart.
     """
     from . import __version__
 
+    head: dict[str, Any] = {"format": _FORMAT, "version": __version__}
+    if isinstance(module, Mapping):
+        if not module:
+            raise ConfigError("save_safetensors: the dict holds no layer.")
+        head["layers"] = {name: _head_of(layer) for name, layer in module.items()}
+        tensors: dict[str, torch.Tensor] = {}
+        for name, layer in module.items():
+            found = {f"{name}.{k}": t for k, t in _tensors(layer).items()}
+            if clash := found.keys() & tensors.keys():
+                raise ConfigError(
+                    f"save_safetensors: two tensors would be called {min(clash)!r}. Give the layer "
+                    f"{name!r} another name."
+                )
+            tensors |= found
+    else:
+        head |= _head_of(module)
+        tensors = _tensors(module)
+    if provenance is not None:
+        head["provenance"] = dict(provenance)
+    metadata = {"format": "pt", "kerasish_lstm": json.dumps(head)}  # "pt": other libraries ask
+    if golden is not None:
+        metadata["kerasish_lstm_golden"] = json.dumps(golden)
+    write_atomically(Path(path), save(tensors, metadata))
+
+
+def _head_of(module: Module) -> dict[str, Any]:
+    """What the metadata says of one layer."""
     name = type(module).__name__
     parts = [m for m in module.modules() if isinstance(m, Recurrent)]
     if any(part.input_size == 0 for part in parts):
@@ -90,28 +131,28 @@ def save_safetensors(module: Module, path: str | os.PathLike[str]) -> None:
         )
     if any(t.is_meta for t in module.state_dict().values()):
         raise ConfigError(f"save_safetensors: this {name} is on the meta device; it has no values.")
-    head = {
-        "format": _FORMAT,
-        "version": __version__,
+    return {
         "class": name,
         "config": Writer("keras", beside=True).config(module),
         "input_size": parts[0].input_size,
         "training": module.training,
         "beside": {n: b for n, m in module.named_modules() if (b := _beside(m))},
     }
-    tensors = {
-        k: t.detach().to("cpu", copy=True).contiguous() for k, t in module.state_dict().items()
-    }
-    metadata = {"format": "pt", "kerasish_lstm": json.dumps(head)}  # "pt": other libraries ask
-    _write(Path(path), save(tensors, metadata))
 
 
-def load_safetensors(path: str | os.PathLike[str], *, device: Device = None) -> Module:
-    """The layer of a file of :func:`save_safetensors`: its class, config, weights and mode.
+def _tensors(module: Module) -> dict[str, torch.Tensor]:
+    return {k: t.detach().to("cpu", copy=True).contiguous() for k, t in module.state_dict().items()}
+
+
+def load_safetensors(path: str | os.PathLike[str], *, device: Device = None) -> Any:
+    """The layers of a file of :func:`save_safetensors`: class, config, weights and mode of each.
 
     Args:
         path: the file.
         device: where the layer is made; None is torch's default.
+
+    Returns:
+        The layer, or the dict of layers, that was saved.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -122,12 +163,33 @@ def load_safetensors(path: str | os.PathLike[str], *, device: Device = None) -> 
     path = Path(path)
     with _opened(path) as file:
         head = _head(file, path)
-        _count(file, head, path)
-        module = _empty(head, path)
-        _compare(file, module, path)
-        module.to_empty(device=torch.get_default_device() if device is None else device)
-        module.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
-    return module
+        heads = {f"{n}.": h for n, h in head["layers"].items()} if "layers" in head else {"": head}
+        _count(file, heads, path)
+        modules = {prefix: _empty(one, path) for prefix, one in heads.items()}
+        _compare(file, modules, path)
+        for prefix, module in modules.items():
+            module.to_empty(device=torch.get_default_device() if device is None else device)
+            keys = [f"{prefix}{key}" for key in module.state_dict()]
+            state = {key.removeprefix(prefix): file.get_tensor(key) for key in keys}
+            module.load_state_dict(state)
+    if "layers" not in head:
+        return modules[""]
+    return {prefix.removesuffix("."): module for prefix, module in modules.items()}
+
+
+def safetensors_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a file of :func:`save_safetensors` says of itself: version, layers, provenance, golden.
+
+    Raises:
+        FileNotFoundError, FileFormatError: as :func:`load_safetensors`.
+    """
+    path = Path(path)
+    with _opened(path) as file:
+        head = _head(file, path)
+        text = file.metadata().get("kerasish_lstm_golden")
+    if text is not None:
+        head["golden"] = _json(text, path)
+    return head
 
 
 def _beside(module: nn.Module) -> dict[str, Any]:
@@ -141,7 +203,7 @@ def _beside(module: nn.Module) -> dict[str, Any]:
     return {}
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes) -> None:
     """A temporary file in the same folder, moved into place once it is whole."""
     if path.is_dir():
         raise FileFormatError(f"{path} is a folder; pass the path of a file to write.")
@@ -178,31 +240,45 @@ def _head(file: Any, path: Path) -> dict[str, Any]:
             f"{path} is not a file of save_safetensors. To take its tensors, build the layer and "
             "call layer.load_state_dict(safetensors.torch.load_file(path))."
         )
-    try:
-        head = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(f"{path} is damaged: its metadata is no JSON: {error}") from error
+    head = _json(text, path)
     written = head.get("format") if isinstance(head, dict) else None
     if isinstance(written, int) and written > _FORMAT:
         raise FileFormatError(
             f"{path} has format {written}, of kerasish_lstm {head.get('version')}; this version "
             f"reads format {_FORMAT}. Update kerasish_lstm."
         )
+    layers = head.get("layers", {"": head}) if isinstance(head, dict) else None
     kinds = {"class": str, "config": dict, "input_size": int, "training": bool, "beside": dict}
-    if written != _FORMAT or any(not isinstance(head.get(k), t) for k, t in kinds.items()):
+    if (
+        written != _FORMAT
+        or not isinstance(layers, dict)
+        or not layers
+        or any(not isinstance(one, dict) for one in layers.values())
+        or any(not isinstance(one.get(k), t) for one in layers.values() for k, t in kinds.items())
+    ):
         raise FileFormatError(
             f"{path} is damaged: its metadata lacks one of format, {', '.join(kinds)}, or has it "
             "in another type."
         )
-    if head["class"] not in _CLASSES:
-        raise FileFormatError(f"{path} holds a {head['class']!r}; known are {', '.join(_CLASSES)}.")
+    for one in layers.values():
+        if one["class"] not in _CLASSES:
+            raise FileFormatError(
+                f"{path} holds a {one['class']!r}; known are {', '.join(_CLASSES)}."
+            )
     found: dict[str, Any] = head
     return found
 
 
-def _count(file: Any, head: Mapping[str, Any], path: Path) -> None:
-    """As many LSTMs in the config as in the file, before one of them is built."""
-    said = sum("units" in entry for entry in mappings(head["config"]))
+def _json(text: str, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"{path} is damaged: its metadata is no JSON: {error}") from error
+
+
+def _count(file: Any, heads: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """As many LSTMs in the configs as in the file, before one of them is built."""
+    said = sum("units" in entry for h in heads.values() for entry in mappings(h["config"]))
     held = sum(key.endswith("weight_hh_l0") for key in file.keys())  # noqa: SIM118
     if said != held:
         raise WeightMismatch(
@@ -245,10 +321,10 @@ def _apply_beside(module: Module, beside: Mapping[str, Any]) -> None:
             raise ConfigError(f"'beside' has mask_propagation={values['mask_propagation']!r}.")
 
 
-def _compare(file: Any, module: Module, path: Path) -> None:
+def _compare(file: Any, modules: Mapping[str, Module], path: Path) -> None:
     """Each tensor's shape and dtype in the header with those of the config."""
     found, lines = set(file.keys()), []
-    expected = module.state_dict()
+    expected = {f"{p}{k}": t for p, m in modules.items() for k, t in m.state_dict().items()}
     for key in sorted(found | expected.keys()):
         given, wanted = "-", "-"
         if key in found:

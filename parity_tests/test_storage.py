@@ -35,7 +35,7 @@ from kerasish_lstm._recurrent import Recurrent
 from kerasish_lstm.errors import ConfigError, FileFormatError, KerasishError, WeightMismatch
 from kerasish_lstm.lazy import LazyLSTMCell
 from kerasish_lstm.serialization import Writer
-from kerasish_lstm.storage import load_safetensors, save_safetensors
+from kerasish_lstm.storage import load_safetensors, safetensors_metadata, save_safetensors
 
 B, T, F, U = 3, 5, 4, 3
 
@@ -314,7 +314,8 @@ CONFIG = LSTM(F, U).get_config()
         ({"beside": {"lstm": {"x": 1}}}, FileFormatError, "'beside' has 'lstm'"),
         ({"beside": {"": {"units": 3}}}, FileFormatError, "'beside' has ''"),
         ({"beside": {"": {"dropout_style": "mine", "time_major": False, "use_cudnn": "auto",
-                          "implementation": 2, "zero_output_for_mask": False, "autocast": True, "frozen": []}}},
+                          "implementation": 2, "zero_output_for_mask": False, "autocast": True,
+                          "frozen": []}}},
          FileFormatError, "dropout_style='mine'"),
     ],
 )  # fmt: skip
@@ -574,3 +575,34 @@ def test_many_layers_in_a_head_are_refused_before_one_is_built(tmp_path: Path) -
     with pytest.raises(WeightMismatch, match="of 2 LSTMs, and its config has 20000"):
         load_safetensors(tmp_path / "y.safetensors")
     assert time.perf_counter() - begin < 5
+
+
+def test_several_layers_in_one_file(tmp_path: Path) -> None:
+    modules = {
+        "z/first": LSTM(3, 5, return_sequences=True),
+        "a": Bidirectional(LSTM(3, 2)),
+        "a.b": StackedLSTM([LSTMCell(3, 2), LSTMCell(2, 5)]),
+    }
+    path = tmp_path / "many.safetensors"
+    save_safetensors(modules, path, provenance={"file": "model.h5"}, golden={"x": [1.5]})
+    again = load_safetensors(path)
+    assert list(again) == list(modules)
+    x = torch.rand(2, 7, 3)
+    for name, module in modules.items():
+        assert type(again[name]) is type(module)
+        assert torch.equal(again[name](x), module(x))
+    head = safetensors_metadata(path)
+    assert head["provenance"] == {"file": "model.h5"} and head["golden"] == {"x": [1.5]}
+    assert list(head["layers"]) == list(modules)
+    save_safetensors(modules["a"], path)
+    assert "provenance" not in safetensors_metadata(path)
+
+
+def test_several_layers_that_cannot_be_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "many.safetensors"
+    with pytest.raises(ConfigError, match="holds no layer"):
+        save_safetensors({}, path)
+    both = {"a": Bidirectional(LSTM(3, 2)), "a.forward_layer": LSTM(3, 2)}
+    with pytest.raises(ConfigError, match=r"two tensors would be called 'a.forward_layer.lstm.b"):
+        save_safetensors(both, path)
+    assert not path.exists()
