@@ -164,7 +164,7 @@ def _copy_states(layer: Any, module: Any) -> None:
             arrays = (np.asarray(s.numpy() if hasattr(s, "numpy") else s) for s in states)
             wide = [torch.from_numpy(np.array(a, np.float64)) for a in arrays]
             pairs = [LSTMState(h, c) for h, c in zip(wide[::2], wide[1::2], strict=True)]
-            mine._keep(tuple(pairs), next(mine.parameters()))
+            mine.states = pairs if isinstance(mine, StackedLSTM) else pairs[0]
 
 
 def _flat(states: Any) -> Iterator[Any]:
