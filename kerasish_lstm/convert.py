@@ -25,7 +25,7 @@ from .cell import LSTMCell
 from .config import LSTMConfig
 from .errors import ConfigError, FileFormatError, KerasishError, NotBuiltError
 from .lstm import LSTM
-from .serialization import keras_class
+from .serialization import keras_class, of_a_file
 from .stacked import StackedLSTM
 from .time_distributed import TimeDistributed
 from .weights import LSTMWeights
@@ -175,6 +175,19 @@ def _flat(states: Any) -> Iterator[Any]:
         yield states
 
 
+def _module(layer: files.FileLayer, version: str, source: str) -> Any:
+    """The module of a file's layer."""
+    if layer.config is not None and layer.weights is not None:
+        return _layer(layer.config, layer.weights, source)
+    assert layer.entry is not None
+    features = int(layer.cells[0].kernel.shape[0])
+    module = of_a_file(layer.entry, features, version, layer.stored)
+    parts = [m for m in module.modules() if isinstance(m, Recurrent)]
+    for part, weights in zip(parts, layer.cells, strict=True):
+        part._load(weights, source=source)
+    return module
+
+
 def _layer(config: LSTMConfig, weights: LSTMWeights, source: str) -> LSTM[Any]:
     kernel = np.asarray(weights.kernel)
     dtype = config.dtype or kernel.dtype.name
@@ -299,27 +312,29 @@ def load_keras(
     *,
     config: Mapping[str, Any] | str | Path | None = None,
     names: Mapping[str, str] | None = None,
-) -> dict[str, LSTM[Any]]:
+) -> dict[str, Any]:
     """The LSTM layers of a Keras file, ready to call, without Keras or TensorFlow.
 
     Args:
-        path: a ``.keras``, ``.weights.h5`` or legacy ``.h5`` file (Keras 2, tf.keras, Keras 3).
+        path: a ``.keras``, ``.weights.h5``, ``.weights.json`` (sharded) or legacy ``.h5`` file, of
+            Keras 1, 2, 3, tf.keras or tf_keras.
         config: for a file of weights alone, the model's config: a dict, or the path of its JSON
             (what ``model.to_json()`` gives). Without it the layers get Keras's defaults, and one
             warning says so.
         names: new names for some of the file's layers: ``{name in the file: name here}``.
 
     Returns:
-        The layers in the model's order, in eval mode, keyed by their names in the model (nested
-        models joined by ``/``), or by the file's groups where only those are known.
+        :class:`LSTM` (of a CuDNNLSTM too), :class:`Bidirectional`, :class:`StackedLSTM` (of an RNN
+        over LSTMCells), :class:`LSTMCell` and :class:`TimeDistributed`, in the model's order, in
+        eval mode, keyed by their names in the model (nested models joined by ``/``), or by the
+        file's groups where only those are known.
 
     Raises:
         FileNotFoundError: there is no such file.
         FileFormatError: a damaged, unsafe or foreign file; one without an LSTM; a config that is
             not that of the weights.
         ConfigError: a layer that cannot be an LSTM; ``names`` that do not fit.
-        NotBuiltError: the file has an LSTM inside a layer that is not built yet (Bidirectional,
-            stacked cells, TimeDistributed, CuDNNLSTM), named in the message.
+        NotBuiltError: the file has an LSTM inside a layer that is not built here, which is named.
     """
     layers, left_out, file = read_layers(path, config=config, names=names)
     for layer in left_out:
@@ -348,17 +363,17 @@ def read_layers(
     *,
     config: Mapping[str, Any] | str | Path | None = None,
     names: Mapping[str, str] | None = None,
-) -> tuple[dict[str, LSTM[Any]], list[files.FileLayer], files.KerasFile]:
-    """The plain LSTM layers of a file, the layers that were left out, and the file itself."""
+) -> tuple[dict[str, Any], list[files.FileLayer], files.KerasFile]:
+    """The layers of a file that are built here, those that were left out, and the file itself."""
     file = files.read(path, config)
     renamed = dict(names or {})
     for new in renamed.values():
         if not isinstance(new, str):
             raise ConfigError(f"load_keras: names has the value {new!r}; the new names are texts.")
-    layers: dict[str, LSTM[Any]] = {}
+    layers: dict[str, Any] = {}
     left_out = []
     for layer in file.layers:
-        if layer.config is None or layer.weights is None:
+        if not layer.is_whole:
             left_out.append(layer)
             continue
         name = renamed.pop(layer.name, layer.name)
@@ -366,11 +381,11 @@ def read_layers(
             raise ConfigError(f"load_keras: two layers of {file.path.name} are called {name!r}.")
         source = f"{layer.name!r} from {file.path.name}"
         try:
-            layers[name] = _layer(layer.config, layer.weights, source).eval()
+            layers[name] = _module(layer, file.version, source).eval()
         except KerasishError as error:  # of this layer; the others may be fine
             left_out.append(dataclasses.replace(layer, reason=str(error), error=error))
     if renamed:
-        held = ", ".join(repr(layer.name) for layer in file.layers if layer.weights is not None)
+        held = ", ".join(repr(layer.name) for layer in file.layers if layer.is_whole)
         raise ConfigError(
             f"load_keras: names has {', '.join(map(repr, renamed))}, and {file.path.name} has no "
             f"such LSTM; it has {held or 'none'}."

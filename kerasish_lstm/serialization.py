@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from typing import Any, get_args
 
 import numpy as np
+import torch
 from torch import nn
 
 from . import constraints, initializers, regularizers
@@ -362,6 +363,7 @@ class Reader:
     version: str
     device: Device
     dtype: DType
+    of_a_file: bool = False  # code of the model's author does not stop inference
 
     @property
     def is_keras_3(self) -> bool:
@@ -401,6 +403,9 @@ class Reader:
         own: tuple[Any, Any],
     ) -> Any:
         plain, lazy = own
+        if self.of_a_file:
+            dtype = config.dtype if self.dtype is None else self.dtype
+            return plain.from_lstm_config(size, config, device=self.device, dtype=dtype)
         options["device"] = self.device
         options["dtype"] = config.dtype if self.dtype is None else self.dtype
         if size is not None:
@@ -658,6 +663,23 @@ def from_config(
         reader = Reader(version, device, dtype)
         keras_generation(version)
     return reader.build(entry, input_size, cls)  # type: ignore[no-any-return]
+
+
+def of_a_file(entry: Mapping[str, Any], input_size: int, version: str, dtype: DType) -> nn.Module:
+    """The layer of a config in a file, its weights not set yet.
+
+    Args:
+        entry: ``{"class_name": ..., "config": ...}``. Code of the author in it (an initializer, a
+            regularizer) raises in training alone.
+
+    Raises:
+        ConfigError: a config that makes no layer here.
+    """
+    found = Entry.of(entry, tuple(_OURS))
+    found.must_be(tuple(_OURS))
+    reader = Reader(version, "meta", dtype, of_a_file=True)  # "meta" draws no initial weights
+    module: nn.Module = reader.build(found, input_size)
+    return module.to_empty(device=torch.get_default_device())
 
 
 def _kind_of(config: Mapping[str, Any], asked: Sequence[str]) -> str:

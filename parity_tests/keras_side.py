@@ -123,7 +123,7 @@ FORMATS = {"keras": "keras", "weights": "weights.h5", "h5": "h5"}
 def _lstms(model: Any, prefix: str = "") -> dict[str, Any]:
     found = {}
     for layer in model.layers:
-        if type(layer).__name__ == "LSTM":
+        if type(layer).__name__ in ("LSTM", "Bidirectional", "RNN"):
             found[prefix + layer.name] = layer
         elif hasattr(layer, "layers"):
             found |= _lstms(layer, f"{prefix}{layer.name}/")

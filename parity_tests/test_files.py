@@ -469,22 +469,78 @@ def test_a_name_in_the_file_that_is_another_layers_is_refused(tmp_path: Path) ->
         load_keras(path, config=sequential(lstm("mine")))
 
 
-def test_keras_1_is_named(tmp_path: Path) -> None:
-    twelve = [(f"lstm_1_{w}_{g}", np.zeros((2, 2))) for g in "icfo" for w in "WUb"]
-    with pytest.raises(KerasishError, match="Keras 1"):
-        load_keras(legacy(tmp_path / "w.h5", {"lstm_1": twelve}, version=None))
-    whole = legacy(
-        tmp_path / "m.h5", {"lstm_1": twelve}, version="1.2.2",
-        config=sequential({"class_name": "LSTM", "config": {"name": "lstm_1", "output_dim": 2}}),
-    )  # fmt: skip
-    with pytest.raises(KerasishError, match="Keras 1"):
-        load_keras(whole)
+def test_keras_1_s_gates_are_put_together(tmp_path: Path) -> None:
+    rng = np.random.RandomState(1)
+    shapes = {"W": (3, 2), "U": (2, 2), "b": (2,)}
+    gates = {
+        f"{w}_{g}": rng.uniform(-1, 1, shapes[w]).astype(np.float32) for g in "icfo" for w in "WUb"
+    }
+    joined = [np.concatenate([gates[f"{w}_{g}"] for g in "ifco"], -1) for w in "WUb"]
+    one = {"class_name": "LSTM", "config": {"name": "lstm_1", "output_dim": 2}}
+    for arrays in (
+        [(f"lstm_1_{key}", array) for key, array in gates.items()],
+        [(f"lstm_1_{w}", array) for w, array in zip("WUb", joined, strict=True)],  # "gpu"
+    ):
+        with pytest.warns(UserWarning, match="weights alone"):
+            alone = load_keras(legacy(tmp_path / "w.h5", {"lstm_1": arrays}, version=None))
+        whole = legacy(
+            tmp_path / "m.h5", {"lstm_1": arrays}, version="1.2.2", config=sequential(one)
+        )
+        for layer in (alone["lstm_1"], load_keras(whole)["lstm_1"]):
+            assert layer.config.recurrent_activation == "hard_sigmoid_v2"
+            for mine, theirs in zip(layer.get_weights(), joined, strict=True):
+                assert mine.tobytes() == theirs.tobytes()
+    broken = [(f"lstm_1_{key}", array[..., :1]) for key, array in gates.items()]
+    with pytest.raises(KerasishError, match="holds 1 LSTM cells; the file has arrays for 0"):
+        load_keras(legacy(tmp_path / "m.h5", {"lstm_1": broken}, version="1.2.2",
+                          config=sequential(one)))  # fmt: skip
+
+
+def test_shards_lie_beside_their_map_and_are_no_links(tmp_path: Path) -> None:
+    def mapped(weight_map: Any) -> Path:
+        path = tmp_path / "m.weights.json"
+        path.write_text(json.dumps({"weight_map": weight_map}))
+        return path
+
+    for name in (
+        "../m_00000.weights.h5",
+        "/etc/m_00000.weights.h5",
+        "m.h5",
+        3,
+        "a\\m_00000.weights.h5",
+    ):
+        with pytest.raises(FileFormatError, match="a shard lies in the same folder"):
+            load_keras(mapped({"/layers/lstm/cell/vars": name}))
+    with pytest.raises(FileFormatError, match=r"'x_00000.weights.h5', which is not there"):
+        load_keras(mapped({"/layers/lstm/cell/vars": ["x_00000.weights.h5"]}))
+    (tmp_path / "x_00000.weights.h5").symlink_to(tmp_path / "m.weights.json")
+    with pytest.raises(FileFormatError, match="is a link, which is refused"):
+        load_keras(mapped({"/layers/lstm/cell/vars": ["x_00000.weights.h5"]}))
+    for wrong in ({}, [], 3):
+        with pytest.raises(FileFormatError, match="weight_map"):
+            load_keras(mapped(wrong))
+
+
+def test_a_layer_that_two_models_share_is_read_at_both_places(tmp_path: Path) -> None:
+    shared = lstm("same")
+    inner = [
+        {"class_name": "Functional", "config": {"name": n, "layers": [shared]}} for n in ("a", "b")
+    ]
+    inside = keras3(tmp_path / "m.h5", "layers/functional/layers/lstm").read_bytes()
+    path = archive(tmp_path / "m.keras", sequential(*inner), weights=inside)
+    layers = load_keras(path)
+    assert list(layers) == ["a/same", "b/same"]
+    assert same(layers["a/same"]) and same(layers["b/same"])
+    inner[1]["config"]["layers"] = [lstm("other")]
+    path = archive(tmp_path / "m.keras", sequential(*inner), weights=inside)
+    with pytest.raises(FileFormatError, match=r"'b/other'.*none \(does it share"):
+        load_keras(path)
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("x.weights.json", "sharded"), ("x.npz", "set_weights"), ("x.pt", "torch.load"),
+        ("x.weights.json", "is no JSON"), ("x.npz", "set_weights"), ("x.pt", "torch.load"),
         ("x.index", "TensorFlow checkpoint"), ("x.txt", "neither a zip"),
     ],
 )  # fmt: skip
@@ -506,7 +562,8 @@ def test_no_file_is_a_file_not_found_error(tmp_path: Path) -> None:
 
 
 def test_what_a_file_holds_in_the_models_order(tmp_path: Path) -> None:
-    bidirectional = {"class_name": "Bidirectional", "config": {"name": "two", "layer": lstm("x")}}
+    around = {"name": "two", "layer": {"class_name": "Conv1D", "config": {}}, "cell": lstm("x")}
+    bidirectional = {"class_name": "Bidirectional", "config": around}
     custom = {"class_name": "MyLSTM", "config": {"name": "own"}}
     conv = {"class_name": "ConvLSTM2D", "config": {"name": "image"}}
     config = sequential(conv, lstm("zeta"), bidirectional, custom)

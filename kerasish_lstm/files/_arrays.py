@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..config import LSTMConfig
+import numpy as np
+
 from ..errors import FileFormatError
-from ..weights import LSTMWeights
+from ..weights import LSTMWeights, relayout
 from ._open import Hdf5
 
 Shapes = Sequence[tuple[int, ...] | None]
@@ -32,25 +33,55 @@ def is_cudnn(shapes: Shapes) -> bool:
     return shapes[2] == (8 * (lstm_units(shapes[:2]) or 0),)
 
 
-def lstm_weights(file: Hdf5, name: str, paths: Sequence[str], config: LSTMConfig) -> LSTMWeights:
-    """The weights at these datasets.
+def lstm_weights(
+    file: Hdf5, name: str, paths: Sequence[str], units: int, use_bias: bool
+) -> LSTMWeights:
+    """The weights at these datasets, those of a CuDNNLSTM in the layout of an LSTM.
+
+    Args:
+        paths: of kernel, recurrent_kernel and bias; or Keras 1's twelve, W, U and b of each of the
+            gates i, c, f and o.
 
     Raises:
         FileFormatError: their number or shapes do not fit the layer's config.
     """
     shapes = [file.shape(p) for p in paths]
-    count = 3 if config.use_bias else 2
-    if len(paths) != count or lstm_units(shapes) != config.units:
-        u = config.units
+    count = 3 if use_bias else 2
+    by_gate = len(paths) == 12
+    if by_gate:
+        shapes = gathered(shapes)
+    cudnn = use_bias and is_cudnn(shapes)
+    fits = len(shapes) == count and lstm_units(shapes[:2] if cudnn else shapes) == units
+    if not fits:
+        u = units
         want = [f"(F, {4 * u})", f"({u}, {4 * u})", f"({4 * u},)"][:count]
         # Keras stores a layer that two models share with the first of them.
         held = ", ".join(map(str, shapes)) or "none (does it share another layer's weights?)"
         raise FileFormatError(
-            f"{file.path.name}: the LSTM {name!r} has units={u} and use_bias={config.use_bias}, so "
+            f"{file.path.name}: the LSTM {name!r} has units={u} and use_bias={use_bias}, so "
             f"arrays of the shapes {', '.join(want)}; the file has {held}."
         )
     arrays = [file.array(p) for p in paths]
+    if by_gate:
+        i, c, f, o = (arrays[at : at + 3] for at in range(0, 12, 3))
+        arrays = [np.concatenate(role, -1) for role in zip(i, f, c, o, strict=True)]
+    if cudnn:
+        arrays = list(relayout(arrays, "keras_cudnn", "keras"))
     return LSTMWeights(arrays[0], arrays[1], arrays[2] if count == 3 else None)
+
+
+def gathered(shapes: Shapes) -> list[tuple[int, ...] | None]:
+    """The shapes of kernel, recurrent kernel and bias that Keras 1's twelve arrays make."""
+    if len(shapes) != 12 or any(s is None or not s for s in shapes):
+        return []
+    roles: list[tuple[int, ...] | None] = []
+    for role in range(3):
+        same = set(shapes[role::3])
+        one = shapes[role]
+        if len(same) != 1 or one is None:
+            return []
+        roles.append((*one[:-1], 4 * one[-1]))
+    return roles
 
 
 def stored_dtype(file: Hdf5, paths: Sequence[str]) -> str | None:

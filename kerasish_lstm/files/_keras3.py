@@ -10,84 +10,106 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ..config import LSTMConfig
 from ..errors import FileFormatError, KerasishError
-from ._arrays import is_cudnn, lstm_units, lstm_weights, stored_dtype
+from ._arrays import is_cudnn, lstm_units
+from ._layers import bare, checked, whole
 from ._open import Hdf5
-from ._tree import REASONS, FileLayer, Node, hidden, left_out, snake_case
+from ._tree import FileLayer, Node, hidden, left_out, snake_case
 
 
 def read_layers(file: Hdf5, nodes: list[Node], version: str) -> list[FileLayer]:
-    """The layers of a config, with the weights of the plain LSTMs among them."""
+    """The layers of a config, with the weights of those that this package builds."""
     layers = []
     for node in nodes:
-        if not node.is_lstm:
+        cells = node.cells
+        if cells is None:
             layers.append(left_out(node))
             continue
         try:
-            config = LSTMConfig.from_keras(node.config, version)
+            config = checked(node, cells, version)
         except KerasishError as error:  # of this layer; the others may be fine
             layers.append(left_out(node, error))
             continue
-        group = "/".join(_group(n) for n in (*node.parents, node))
+        group = _group_of(file, node)
         written = file.text(f"{group}/vars", "name")  # Keras 3.6 and later say it
         if written is not None and written != node.name:
             raise FileFormatError(
-                f"{file.path.name}: the group {group!r} should hold the LSTM {node.path!r} and "
-                f"says that it holds {written!r}. The config is not that of these weights."
+                f"{file.path.name}: the group {group!r} should hold the {node.kind} {node.path!r} "
+                f"and says that it holds {written!r}. The config is not that of these weights."
             )
-        paths = _variables(file, f"{group}/cell/vars")
-        weights = lstm_weights(file, node.path, paths, config)
-        config = config.replace(dtype=stored_dtype(file, paths) or config.dtype)
-        layers.append(FileLayer(node.path, "LSTM", config, weights, None, True))
+        found = [_variables(file, group, cell.group) for cell in cells]
+        if not any(found) and (owner := _shared(file, node, nodes)) is not None:
+            found = [_variables(file, owner, cell.group) for cell in cells]
+        layers.append(whole(file, node, config, cells, found))
     # A class of the model's author may hold LSTMs that no config tells of.
-    told = ["/".join(map(_group, (*n.parents, n))) for n in nodes if n.has_lstm]
+    told = [_group_of(file, n) for n in nodes if n.has_lstm]
     for layer in read_groups(file, version):
         if not any(layer.name == group or layer.name.startswith(f"{group}/") for group in told):
             layers.append(hidden(layer.name))
     return layers
 
 
-def _group(node: Node) -> str:
-    """``layers/lstm_1``: the second of its class in its model."""
-    name = snake_case(_class(node.kind))
-    count = [snake_case(_class(s)) for s in node.siblings].count(name)
-    return f"layers/{name}_{count}" if count else f"layers/{name}"
+def _shared(file: Hdf5, node: Node, nodes: list[Node]) -> str | None:
+    """The group of the layer whose weights this one shares: Keras stores them once.
+
+    A layer that stands in two models has one name, one config and no arrays at its second place.
+    """
+    cells = node.cells or []
+    owners = [
+        group
+        for other in nodes
+        if other is not node
+        and (other.kind, other.name, other.config) == (node.kind, node.name, node.config)
+        and any(_variables(file, group := _group_of(file, other), cell.group) for cell in cells)
+    ]
+    return owners[0] if len(owners) == 1 else None
+
+
+def _group_of(file: Hdf5, node: Node) -> str:
+    """``layers/functional/layers/lstm_1``: of each class the second of its model, and so on."""
+    group = ""
+    for one in (*node.parents, node):
+        name = snake_case(_class(one.kind))
+        count = [snake_case(_class(s)) for s in one.siblings].count(name)
+        rooms = [f"{group}/{room}" if group else room for room in _ROOMS]
+        room = next((r for r in rooms if file.is_group(r)), rooms[0])
+        group = f"{room}/{name}_{count}" if count else f"{room}/{name}"
+    return group
+
+
+_ROOMS = ("layers", "_layer_checkpoint_dependencies")  # the second in tf.keras 2.12
 
 
 def _class(kind: str) -> str:
     return "Functional" if kind == "Model" else kind
 
 
-def _variables(file: Hdf5, group: str) -> list[str]:
-    return [f"{group}/{n}" for n in sorted(filter(str.isdecimal, file.children(group)), key=int)]
+def _variables(file: Hdf5, group: str, cell: str) -> list[str]:
+    """The paths of a cell's arrays; of a CuDNNLSTM, which has no cell, those of the layer."""
+    inside = f"{group}/{cell}" if cell else group
+    for where in dict.fromkeys((inside, inside.removesuffix("/cell"))):
+        numbers = sorted(filter(str.isdecimal, file.children(f"{where}/vars")), key=int)
+        if numbers:
+            return [f"{where}/vars/{n}" for n in numbers]
+    return []
 
 
 def read_groups(file: Hdf5, version: str) -> list[FileLayer]:
-    """The LSTMs of a file without a config, by the shapes of their arrays, keyed by group path."""
-    layers: dict[str, FileLayer] = {}
+    """The layers of a file without a config, by the shapes of their arrays, keyed by group path."""
+    found: dict[tuple[str, str], list[list[str]]] = {}
     for cell in sorted(_cells(file, "", 0), key=_by_number):
-        paths = _variables(file, f"{cell}/vars")
+        paths = _variables(file, cell, "")
         shapes = [file.shape(p) for p in paths]
-        units = lstm_units(shapes)
-        if units is None and not is_cudnn(shapes):
+        if lstm_units(shapes) is None and not is_cudnn(shapes):
             continue
-        group = cell.rpartition("/")[0]
-        kind, name = _kind(group, units is None)
-        if kind != "LSTM":
-            layers[name] = FileLayer(name, kind, None, None, REASONS[kind], True)
-            continue
-        assert units is not None
-        values = {"units": units, "use_bias": len(paths) == 3}
-        config = LSTMConfig.from_keras(values, version)
-        config = config.replace(dtype=stored_dtype(file, paths))
-        weights = lstm_weights(file, name, paths, config)
-        layers[name] = FileLayer(name, "LSTM", config, weights, None, True)
-    return list(layers.values())
+        found.setdefault(_kind(cell), []).append(paths)
+    for cells in found.values():  # HDF5 has backward_layer first
+        cells.sort(key=lambda its: "/backward_layer/" in its[0])
+    return [bare(file, name, kind, cells, version) for (kind, name), cells in found.items()]
 
 
 def _cells(file: Hdf5, group: str, depth: int) -> Iterator[str]:
-    """Every group that has a group ``vars`` with arrays and is a cell, optimizers apart."""
+    """Every group that has a group ``vars`` with arrays and may be a cell, optimizers apart."""
     if depth > 64:
         raise FileFormatError(f"{file.path.name}: groups are nested more than 64 deep.")
     for name in file.children(group):
@@ -95,24 +117,27 @@ def _cells(file: Hdf5, group: str, depth: int) -> Iterator[str]:
         if name in ("optimizer", "metrics", "vars") and not group:
             continue
         if file.is_group(inner):
-            if group and (name == "cell" or "/cell/cells" in f"/{group}"):
+            named = name == "cell" or "/cell/cells" in f"/{group}" or "lstm" in name
+            if named and file.is_group(f"{inner}/vars"):
                 yield inner
             yield from _cells(file, inner, depth + 1)
 
 
-def _kind(group: str, cudnn: bool) -> tuple[str, str]:
-    """(class, name) of the layer in a group, as far as the path tells them."""
+def _kind(cell: str) -> tuple[str, str]:
+    """(class, group) of the layer that has a cell, as far as the path tells them."""
     wrappers = {
         "Bidirectional": r"^(.*?)/(?:forward|backward)_layer(?:/|$)",
         "TimeDistributed": r"^(.*?time_distributed(?:_\d+)?)/layer(?:/|$)",
         "RNN": r"^(.*?)/cell/cells(?:/|$)",
     }
     for kind, pattern in wrappers.items():
-        if match := re.search(pattern, group):
+        if match := re.search(pattern, cell):
             return kind, match[1]
-    if re.fullmatch(r"rnn(_\d+)?", group.rpartition("/")[2]):
+    group = cell.removesuffix("/cell")
+    last = group.rpartition("/")[2]
+    if re.fullmatch(r"rnn(_\d+)?", last):
         return "RNN", group
-    return ("CuDNNLSTM" if cudnn else "LSTM"), group
+    return ("LSTMCell" if re.fullmatch(r"lstm_cell(_\d+)?", last) else "LSTM"), group
 
 
 def _by_number(path: str) -> list[tuple[str, int]]:

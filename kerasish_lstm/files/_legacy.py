@@ -12,11 +12,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ..config import LSTMConfig
 from ..errors import FileFormatError, KerasishError
-from ._arrays import is_cudnn, lstm_units, lstm_weights, stored_dtype
+from ._arrays import gathered, is_cudnn, lstm_units
+from ._layers import bare, checked, whole
 from ._open import Hdf5
-from ._tree import LSTM_CLASSES, REASONS, FileLayer, Node, hidden, left_out
+from ._tree import LSTM_CLASSES, FileLayer, Node, hidden, left_out
 
 
 class Arrays(NamedTuple):
@@ -28,14 +28,14 @@ class Arrays(NamedTuple):
 
 
 def read_layers(file: Hdf5, root: str, nodes: list[Node], version: str) -> list[FileLayer]:
-    """The layers of a config, with the weights of the plain LSTMs among them."""
+    """The layers of a config, with the weights of those that this package builds."""
     names = _layer_names(file, root)
-    arrays: dict[int, Arrays] = {}  # by position in nodes
+    arrays: dict[int, list[Arrays]] = {}  # by position in nodes
     tops: dict[str, list[int]] = {}
     for position, node in enumerate(nodes):
         tops.setdefault((node.parents or (node,))[0].name, []).append(position)
     for top, positions in tops.items():
-        if not any(nodes[p].is_lstm for p in positions):
+        if all(nodes[p].cells is None for p in positions):
             continue
         wanting = [p for p in positions if nodes[p].has_lstm]
         if top not in names:
@@ -43,7 +43,6 @@ def read_layers(file: Hdf5, root: str, nodes: list[Node], version: str) -> list[
                 f"{file.path.name}: the config has a layer {top!r}; the file has "
                 f"{', '.join(names) or 'none'}. The config is not that of these weights."
             )
-        _refuse_keras_1(file, root, top)
         found = _cells(file, root, top)
         total = sum(_cell_count(nodes[p]) for p in wanting)
         if total != len(found):
@@ -54,15 +53,16 @@ def read_layers(file: Hdf5, root: str, nodes: list[Node], version: str) -> list[
         arrays.update(_owned(file, top, nodes, wanting, found))
     layers = []
     for position, node in enumerate(nodes):
-        if not node.is_lstm:
+        cells = node.cells
+        if cells is None:
             layers.append(left_out(node))
             continue
         try:
-            config = LSTMConfig.from_keras(node.config, version)
+            config = checked(node, cells, version)
         except KerasishError as error:  # of this layer; the others may be fine
             layers.append(left_out(node, error))
             continue
-        layers.append(_layer(file, node.path, arrays[position].paths, config))
+        layers.append(whole(file, node, config, cells, [a.paths for a in arrays[position]]))
     # A class of the model's author may hold LSTMs that no config tells of.
     for top in names:
         told = any(nodes[p].has_lstm for p in tops.get(top, ()))
@@ -74,22 +74,22 @@ def read_layers(file: Hdf5, root: str, nodes: list[Node], version: str) -> list[
 
 def _owned(
     file: Hdf5, top: str, nodes: list[Node], wanting: list[int], found: list[Arrays]
-) -> dict[int, Arrays]:
-    """Which layer each cell is: by the layer's name in its weights' names, else by position."""
+) -> dict[int, list[Arrays]]:
+    """Which layer's each cell is: by the layer's name in its weights' names, else by position."""
     parts = [set(cell.names[0].split("/")) for cell in found]
-    for whole in (False, True):  # with the names of the models around it, where names repeat
+    for whole_path in (False, True):  # with the models around it, where names repeat
         owners = {
             p: [
                 cell
                 for cell, words in zip(found, parts, strict=True)
-                if {nodes[p].name, *(m.name for m in nodes[p].parents[1:] if whole)} <= words
+                if {nodes[p].name, *(m.name for m in nodes[p].parents[1:] if whole_path)} <= words
             ]
             for p in wanting
         }
         if all(len(owners[p]) == _cell_count(nodes[p]) for p in wanting) and (
             len({cell.names for cells in owners.values() for cell in cells}) == len(found)
         ):
-            return {p: cells[0] for p, cells in owners.items() if cells}
+            return owners
     # Keras 3 and tf_keras do not order the weights alike once some of them are frozen.
     if len({nodes[p].trainable for p in wanting}) > 1 and len(wanting) > 1:
         plain = all(nodes[p].parents == nodes[wanting[0]].parents for p in wanting)
@@ -100,18 +100,17 @@ def _owned(
                 "model as .keras or .weights.h5 with Keras."
             )
     order = sorted(wanting, key=lambda p: not nodes[p].trainable)
-    owner_of = [p for p in order for _ in range(_cell_count(nodes[p]))]
-    return dict(zip(reversed(owner_of), reversed(found), strict=True))  # the first cell of each
-
-
-def _layer(file: Hdf5, name: str, paths: tuple[str, ...], config: LSTMConfig) -> FileLayer:
-    weights = lstm_weights(file, name, paths, config)
-    config = config.replace(dtype=stored_dtype(file, paths) or config.dtype)
-    return FileLayer(name, "LSTM", config, weights, None, True)
+    owned: dict[int, list[Arrays]] = {p: [] for p in wanting}
+    for owner, cell in zip([p for p in order for _ in range(_cell_count(nodes[p]))], found,
+                           strict=True):  # fmt: skip
+        owned[owner].append(cell)
+    return owned
 
 
 def _cell_count(node: Node) -> int:
     """How many LSTM cells a layer has: two for a Bidirectional, n for n stacked cells."""
+    if node.cells is not None:
+        return len(node.cells)
 
     def count(value: Any) -> int:
         if isinstance(value, Mapping):
@@ -132,26 +131,21 @@ def read_groups(file: Hdf5, root: str, version: str) -> list[FileLayer]:
     """The LSTMs of a file without a config, by name and shape of their arrays."""
     layers = []
     for top in _layer_names(file, root):
-        _refuse_keras_1(file, root, top)
         cells = _cells(file, root, top)
-        if len(cells) > 1 and all(re.search(r"forward|backward", c.paths[0]) for c in cells):
-            layers.append(_left_out(top, "Bidirectional"))
+        directions = [_direction(c) for c in cells]
+        if directions == ["forward", "backward"]:
+            paths = [c.paths for c in cells]
+            layers.append(bare(file, top, "Bidirectional", paths, version))
             continue
         for cell in cells:
-            shapes = [file.shape(p) for p in cell.paths]
             name = top if cell.alone else _path(cell, root)
-            units = lstm_units(shapes)
-            if units is None:
-                layers.append(_left_out(name, "CuDNNLSTM"))
-                continue
-            values = {"units": units, "use_bias": len(cell.paths) == 3}
-            config = LSTMConfig.from_keras(values, version)
-            layers.append(_layer(file, name, cell.paths, config))
+            layers.append(bare(file, name, "LSTM", [cell.paths], version))
     return layers
 
 
-def _left_out(name: str, kind: str) -> FileLayer:
-    return FileLayer(name, kind, None, None, REASONS[kind], True)
+def _direction(cell: Arrays) -> str | None:
+    match = re.search(r"(?:^|/)(forward|backward)_[^/]*$|/(forward|backward)_[^/]*/", cell.names[0])
+    return None if match is None else match[1] or match[2]
 
 
 def _path(cell: Arrays, root: str) -> str:
@@ -188,22 +182,31 @@ def _cells(file: Hdf5, root: str, top: str) -> list[Arrays]:
 def _runs(file: Hdf5, names: list[str], prefix: str) -> Iterator[Arrays]:
     at = 0
     while at < len(names):
-        roles = [_role(n) for n in names[at : at + 3]]
-        size = 3 if roles == ["kernel", "recurrent_kernel", "bias"] else 2
-        paths = tuple(f"{prefix}/{n}" for n in names[at : at + size])
-        if roles[:2] == ["kernel", "recurrent_kernel"]:
-            shapes = [file.shape(p) for p in paths]
+        size = _length(names[at : at + 12])
+        its = tuple(names[at : at + size])
+        paths = tuple(f"{prefix}/{n}" for n in its)
+        if size:
+            shapes: Any = [file.shape(p) for p in paths]
+            shapes = gathered(shapes) if size == 12 else shapes
             if lstm_units(shapes) is not None or is_cudnn(shapes):
-                yield Arrays(tuple(names[at : at + size]), paths, size == len(names))
+                yield Arrays(its, paths, size == len(names))
                 at += size
                 continue
         at += 1
 
 
-def _refuse_keras_1(file: Hdf5, root: str, top: str) -> None:
-    ends = [re.search(r"_([WUb])(_[icfo])?(:\d+)?$", n) for n in _weight_names(file, root, top)]
-    if {m[1] for m in ends if m} == {"W", "U", "b"}:
-        raise FileFormatError(
-            f"{file.path.name}: the arrays of {top!r} are named as Keras 1 named an LSTM's, which "
-            "is not read yet. Load the file with Keras 2 and save it again."
-        )
+_KERAS_1 = [f"{role}_{gate}" for gate in "icfo" for role in "WUb"]
+
+
+def _length(names: list[str]) -> int:
+    """How many of these names, from the first, may be one LSTM's arrays; 0 where none."""
+    roles = [_role(n) for n in names[:3]]
+    if roles == ["kernel", "recurrent_kernel", "bias"]:
+        return 3
+    if roles[:2] == ["kernel", "recurrent_kernel"]:
+        return 2
+    ends = [re.search(r"_([WUb](?:_[icfo])?)(?::\d+)?$", n) for n in names]
+    roles = [m[1] if m else "" for m in ends]
+    if roles == _KERAS_1:
+        return 12
+    return 3 if roles[:3] == ["W", "U", "b"] else 0  # consume_less="gpu"

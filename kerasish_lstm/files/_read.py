@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,23 +16,28 @@ from ._open import (
     MAX_ARRAY_BYTES,
     MAX_JSON_BYTES,
     ZIP_MAGIC,
+    Budget,
     Hdf5,
+    Shards,
     damaged_if_it_fails,
     parse_json,
+    read_json,
     zip_members,
 )
 from ._tree import KerasFile, nodes
 
+_SHARD = re.compile(r"[^/\\\0]{1,200}_\d{5}\.weights\.h5")
+
 _OTHERS = {
     # by suffix, for files that are neither a zip nor HDF5
-    ".json": "a JSON file; of sharded weights (.weights.json) the reader is not built yet",
+    ".json": "a JSON file",
     ".index": "a TensorFlow checkpoint; load it with Keras and call model.save_weights('x.h5')",
     ".pb": "a TensorFlow graph; load the model with Keras and call model.save('x.keras')",
     ".npz": "a NumPy archive; pass its arrays to LSTM.set_weights()",
     ".npy": "a NumPy array; pass its arrays to LSTM.set_weights()",
     ".pt": "a torch file; use torch.load and load_state_dict",
     ".pth": "a torch file; use torch.load and load_state_dict",
-    ".safetensors": "a safetensors file; its reader is not built yet",
+    ".safetensors": "a safetensors file; use load_safetensors",
     ".onnx": "an ONNX model; its arrays can go through relayout(..., 'onnx', 'keras')",
     ".tflite": "a TFLite model, which is not read here",
 }
@@ -67,6 +74,8 @@ def read(path: str | Path, config: Mapping[str, Any] | str | Path | None = None)
                 f"{path.name} is a .keras file and holds its own config; pass no other."
             )
         return _read_zip(path)
+    if path.suffix.lower() == ".json" and magic.lstrip().startswith(b"{"):
+        return _read_sharded(path, given)
     if magic != HDF5_MAGIC:
         what = _OTHERS.get(path.suffix.lower(), "neither a zip (.keras) nor HDF5 (.h5)")
         raise FileFormatError(f"{path.name} is {what}. Read are .keras, .weights.h5 and .h5 files.")
@@ -115,6 +124,46 @@ def _read_zip(path: Path) -> KerasFile:
         finally:
             hdf5.close()
         return KerasFile(path, "keras", version, tuple(layers), False)
+
+
+def _read_sharded(path: Path, given: Mapping[str, Any] | None) -> KerasFile:
+    """Weights in several files, ``name_00000.weights.h5`` ..., and the map of them."""
+    found = read_json(path)
+    weight_map = found.get("weight_map") if isinstance(found, Mapping) else None
+    if not isinstance(weight_map, Mapping):
+        raise FileFormatError(
+            f"{path.name} is a JSON file without a weight_map, so not the map of sharded weights."
+        )
+    names: dict[str, None] = {}
+    for listed in weight_map.values():
+        for name in listed if isinstance(listed, list) else [listed]:
+            if not isinstance(name, str) or not _SHARD.fullmatch(name):
+                raise FileFormatError(
+                    f"{path.name} names the file {name!r}; a shard lies in the same folder and is "
+                    "called like model_00000.weights.h5."
+                )
+            names[name] = None
+    # Keras 3.10 names one file for each layer, also where its arrays lie in two.
+    base = path.name.removesuffix(".json").removesuffix(".weights")
+    beside = (f"{base}_{number:05d}.weights.h5" for number in itertools.count())
+    names |= dict.fromkeys(itertools.takewhile(lambda n: path.with_name(n).exists(), beside))
+    paths = [path.with_name(name) for name in names]
+    for shard in paths:
+        if shard.is_symlink() or not shard.is_file():
+            what = "is a link, which is refused" if shard.is_symlink() else "is not there"
+            raise FileFormatError(f"{path.name} names the file {shard.name!r}, which {what}.")
+    if not paths:
+        raise FileFormatError(f"{path.name} has an empty weight_map.")
+    with damaged_if_it_fails(path):
+        budget = Budget(*paths)
+        shards: list[Hdf5] = []
+        try:
+            for shard in paths:
+                shards.append(Hdf5(shard, path, budget))
+            return _read_hdf5(Shards(path, shards), given)
+        finally:
+            for hdf5 in shards:
+                hdf5.close()
 
 
 def _read_hdf5(file: Hdf5, given: Mapping[str, Any] | None) -> KerasFile:

@@ -23,7 +23,10 @@ class FileLayer:
     name: its name in the model, the names of nested models before it, joined by ``/``.
     kind: its class.
     config, weights: of a plain LSTM, in Keras's layout; None for all others.
-    reason: why a layer has no weights here; None for a plain LSTM.
+    entry, cells: of a layer around LSTMs, and of a cell: ``{"class_name": ..., "config": ...}``,
+        and the weights of each cell in Keras's order; None and nothing for all others.
+    stored: the dtype in which the file holds them, where NumPy lacks it.
+    reason: why a layer has no weights here; None for one that has.
     has_lstm: whether an LSTM is in it, so that leaving it out would leave an LSTM out.
     error: what a plain LSTM's config raised, where it is none that can be built.
     """
@@ -35,6 +38,14 @@ class FileLayer:
     reason: str | None
     has_lstm: bool
     error: KerasishError | None = None
+    entry: Mapping[str, Any] | None = None
+    cells: tuple[LSTMWeights, ...] = ()
+    stored: str | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether a module can be made of it."""
+        return self.weights is not None or bool(self.cells)
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,21 @@ class Node:
     @property
     def is_lstm(self) -> bool:
         """Whether it is Keras's own LSTM. (Legacy files do not say whose class it is.)"""
-        return self.kind == "LSTM" and not self.foreign
+        return self.kind in ("LSTM", "CuDNNLSTM") and not self.foreign
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """It as it stands in a config, CuDNNLSTMs as the LSTMs that they are."""
+        found: dict[str, Any] = as_lstms({"class_name": self.kind, "config": self.config})
+        return found
+
+    @property
+    def cells(self) -> list[Cell] | None:
+        """The LSTM cells of a layer that this package builds, in Keras's order; None of others."""
+        if self.foreign:
+            return None
+        found = cells_of({"class_name": self.kind, "config": self.config})
+        return found or None
 
     @property
     def path(self) -> str:
@@ -137,6 +162,101 @@ def _walk(
             yield node
 
 
+@dataclass(frozen=True)
+class Cell:
+    """One LSTM cell that a layer's config tells of.
+
+    group: where Keras 3's files have it, below the layer's own group.
+    units, use_bias: as the config has them, whatever they are.
+    """
+
+    group: str
+    units: Any
+    use_bias: bool
+
+
+def cells_of(entry: Any, depth: int = 0) -> list[Cell] | None:
+    """The cells of a layer's config in Keras's order; None where it is not built here."""
+    if not isinstance(entry, Mapping) or _is_foreign(entry) or depth > 8:
+        return None
+    kind, config = entry.get("class_name"), entry.get("config")
+    if kind == "Sequential" and depth:
+        layers = config.get("layers") if isinstance(config, Mapping) else config
+        return _numbered(layers, "layers", depth)
+    if not isinstance(config, Mapping):
+        return None
+    units = config.get("units", config.get("output_dim"))
+    own = Cell("cell", units, config.get("use_bias") is not False)
+    if kind in ("LSTM", "CuDNNLSTM"):
+        return [own]
+    if kind == "LSTMCell":
+        return [Cell("", own.units, own.use_bias)]
+    if kind == "Bidirectional":
+        forward = cells_of(config.get("layer"), depth + 1)
+        given = config.get("backward_layer")
+        backward = forward if given is None else cells_of(given, depth + 1)
+        return _below("forward_layer", forward, _below("backward_layer", backward, []))
+    if kind == "TimeDistributed":
+        return _below("layer", cells_of(config.get("layer"), depth + 1), [])
+    if kind == "RNN":
+        cell = config.get("cell")
+        if not isinstance(cell, Mapping):
+            return None
+        stack = cell.get("config")
+        if cell.get("class_name") == "LSTMCell":
+            return _below("cell", cells_of(cell, depth + 1), [])
+        if cell.get("class_name") == "StackedRNNCells" and isinstance(stack, Mapping):
+            return _numbered(stack.get("cells"), "cell/cells", depth)
+    return None
+
+
+def _below(group: str, cells: list[Cell] | None, rest: list[Cell] | None) -> list[Cell] | None:
+    """Cells with a group around them, and then others; None where either is."""
+    if cells is None or rest is None:
+        return None
+    around = [Cell(f"{group}/{c.group}".rstrip("/"), c.units, c.use_bias) for c in cells]
+    return [*around, *rest]
+
+
+def _numbered(layers: Any, group: str, depth: int) -> list[Cell] | None:
+    """Of a list of layers, each in a group of its class and number."""
+    if not isinstance(layers, list):
+        return None
+    found: list[Cell] = []
+    before: list[str] = []
+    for layer in layers:
+        kind = layer.get("class_name") if isinstance(layer, Mapping) else None
+        if not isinstance(kind, str):
+            return None
+        name = snake_case(kind)
+        count = before.count(name)
+        before.append(name)
+        if kind == "InputLayer":
+            continue
+        inside = _below(
+            f"{group}/{name}_{count}" if count else f"{group}/{name}",
+            cells_of(layer, depth + 1),
+            [],
+        )
+        if inside is None:
+            return None
+        found += inside
+    return found
+
+
+def as_lstms(entry: Any, depth: int = 0) -> Any:
+    """A config in which each CuDNNLSTM is an LSTM with its activations, tanh and sigmoid."""
+    if depth > 64:
+        return entry
+    if isinstance(entry, Mapping):
+        found = {key: as_lstms(value, depth + 1) for key, value in entry.items()}
+        if found.get("class_name") == "CuDNNLSTM" and isinstance(found.get("config"), Mapping):
+            gates = {"activation": "tanh", "recurrent_activation": "sigmoid"}
+            found |= {"class_name": "LSTM", "config": {**found["config"], **gates}}
+        return found
+    return [as_lstms(value, depth + 1) for value in entry] if isinstance(entry, list) else entry
+
+
 def _is_foreign(layer: Mapping[str, Any]) -> bool:
     module, registered = layer.get("module"), layer.get("registered_name")
     if isinstance(module, str) and not module.startswith(("keras.", "tf_keras.", "tensorflow.")):
@@ -171,14 +291,6 @@ def hidden(name: str) -> FileLayer:
     return FileLayer(name, "LSTM", None, None, reason, True)
 
 
-REASONS = {
-    "Bidirectional": "Bidirectional layers are not read from files yet",
-    "CuDNNLSTM": "CuDNNLSTM files are not read yet",
-    "RNN": "RNN over LSTMCell is not built yet",
-    "TimeDistributed": "TimeDistributed layers are not built yet",
-}
-
-
 def left_out(node: Node, error: KerasishError | None = None) -> FileLayer:
     """A layer that this package does not build, with the reason."""
     if error is not None:
@@ -186,9 +298,10 @@ def left_out(node: Node, error: KerasishError | None = None) -> FileLayer:
     if not node.has_lstm:
         reason = f"{node.kind} is not an LSTM"
     else:
-        known = f"an LSTM inside a {node.kind} is not read yet"
+        known = f"a {node.kind} around an LSTM is not built here; pass the LSTM's arrays to "
+        known += "LSTM.set_weights()"
         if node.foreign or not any(c in LSTM_CLASSES for c in _classes(node.config)):
             known = f"{node.kind} is code of the model's author; if it is an LSTM, pass its arrays "
             known += "to LSTM.set_weights()"
-        reason = REASONS.get(node.kind, known)
+        reason = known
     return FileLayer(node.path, node.kind, None, None, reason, node.has_lstm)
