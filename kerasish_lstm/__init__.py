@@ -13,6 +13,7 @@ from .lstm import LSTM
 from .masking import Masking, compute_mask, embedding_mask
 from .optimizers import keras_adam
 from .plain import from_torch, to_torch, why_not_torch
+from .saving import save_keras
 from .stacked import StackedLSTM
 from .storage import load_safetensors, safetensors_metadata, save_safetensors
 from .time_distributed import TimeDistributed
@@ -55,6 +56,7 @@ __all__ = [
     "regularizers",
     "relayout",
     "safetensors_metadata",
+    "save_keras",
     "save_safetensors",
     "to_keras",
     "to_torch",

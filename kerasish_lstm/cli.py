@@ -2,18 +2,20 @@
 
     kerasish-lstm demo          Keras's own file of five LSTMs, in PyTorch, beside Keras's numbers
     kerasish-lstm demo FILE     the LSTMs of your Keras file, beside the float64 equations
+    kerasish-lstm inspect FILE  what is in a file
+    kerasish-lstm convert IN OUT
+    kerasish-lstm verify A [B]  two files, or a file and Keras, on the same random inputs
 
-Exit status: 0 equal, 1 not equal within the bound, 2 a file or an argument that cannot be used.
+Exit status: 0 done, or equal; 1 not equal within the bound; 2 a file or an argument that cannot be
+used.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,16 +25,20 @@ import torch
 import typer
 from rich import box
 from rich.console import Console
-from rich.markup import escape as escape_markup
 from rich.table import Table
 
 from . import __version__
 from .config import LSTMConfig
 from .convert import read_layers, to_keras
-from .errors import FileFormatError, KerasishError, NotBuiltError
+from .errors import FileFormatError, NotBuiltError
 from .files import FileLayer
 from .lstm import LSTM
 from .parity import bounds, oracle
+from .tools._commands import convert, inspect, verify
+from .tools._console import errors_end_it, escape
+from .tools._goldens import quiet, run, run_keras, trials
+from .tools._inspect import parts_of
+from .tools._verify import bound_of, in_float64
 
 main = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich")
 
@@ -46,7 +52,7 @@ class Comparison:
     """One layer's results beside other sources' numbers for the same input."""
 
     name: str
-    layer: LSTM[Any]
+    layer: Any
     shape: tuple[int, ...]
     results: dict[str, np.ndarray]  # output, h, c
     others: dict[str, dict[str, np.ndarray]]  # source -> output, h, c
@@ -77,6 +83,10 @@ def _root(
     """Keras's LSTM, exactly, in PyTorch."""
 
 
+for command in (inspect, convert, verify):
+    main.command()(command)
+
+
 @main.command()
 def demo(
     file: Annotated[
@@ -93,16 +103,12 @@ def demo(
     """Run the LSTMs of a Keras file in PyTorch and show that they are equal."""
     console = Console(highlight=False)
     left_out: list[FileLayer] = []
-    try:
+    with errors_end_it():
         if file is None:
             compared = _notebook()
             said = f"written by Keras {_recorded()['versions']['keras']}"
         else:
             compared, left_out, said = _file(file, batch, steps, seed)
-    except (KerasishError, OSError) as error:
-        message = f"[bold red]error:[/] {escape(str(error))}"
-        Console(stderr=True, highlight=False, soft_wrap=True).print(message)
-        raise typer.Exit(2) from error
     _head(console, (file or NOTEBOOK).name, said)
     for one in compared:
         _show(console, one)
@@ -112,11 +118,6 @@ def demo(
     _skipped(console, left_out)
     if not all(one.equal for one in compared):
         raise typer.Exit(1)
-
-
-def escape(text: str) -> str:
-    """A file's text as text: no markup, and no control characters, which would move the cursor."""
-    return escape_markup("".join(c if c.isprintable() or c == "\n" else "?" for c in text))
 
 
 # What is compared
@@ -158,11 +159,14 @@ def _file(
     if not layers:
         lost = [f"  {layer.name}: {layer.reason}" for layer in left_out]
         listed = "\n".join(lost) or "  nothing"
-        raise NotBuiltError(f"{path.name} has no plain LSTM to run; it holds\n{listed}")
+        raise NotBuiltError(f"{path.name} has no LSTM to run; it holds\n{listed}")
     has_keras = importlib.util.find_spec("keras") and importlib.util.find_spec("tensorflow")
     rng = np.random.default_rng(seed)
     compared = []
     for name, stored in layers.items():
+        if not isinstance(stored, LSTM):
+            compared.append(_wrapper(name, stored, batch, steps, seed, bool(has_keras)))
+            continue
         # h and c are shown whatever the layer returns; a stateful one begins with zeros.
         # What matters in training alone is left to its defaults, and mixed policies to float32.
         own = stored.config
@@ -185,6 +189,23 @@ def _file(
     if file.bare:
         said += ", weights alone: built with Keras's defaults, named by the file's groups"
     return compared, left_out, said
+
+
+def _wrapper(
+    name: str, module: Any, batch: int, steps: int, seed: int, has_keras: bool
+) -> Comparison:
+    """A layer around LSTMs, beside itself in float64 and, where installed, live Keras."""
+    _, x, _ = next(iter(trials(module, batch=batch, steps=steps, seed=seed)))
+    cpu = torch.device("cpu")
+
+    def named(results: list[np.ndarray]) -> dict[str, np.ndarray]:
+        return {f"result {i}" if i else "output": r for i, r in enumerate(results)}
+
+    others = {"float64": named(run(in_float64(module), x.astype(np.float64), None, cpu))}
+    if has_keras:
+        others["live Keras"] = named(run_keras(module, x, None))
+    mine = named(run(module, x, None, cpu))
+    return Comparison(name, module, x.shape, mine, others, bound_of(module, x, None, cpu))
 
 
 def _run(layer: LSTM[Any], x: np.ndarray) -> dict[str, np.ndarray]:
@@ -232,21 +253,8 @@ def _bound(
 
 def _live(layer: LSTM[Any], x: np.ndarray) -> dict[str, np.ndarray]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _quiet():
+    with quiet():
         return _named([np.asarray(v, np.float64) for v in to_keras(layer)(x)])
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the lines that TensorFlow's C++ writes to stderr when it is loaded."""
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 # What is shown
@@ -257,8 +265,10 @@ def _head(console: Console, name: str, said: str) -> None:
     console.print(f"[dim]run by kerasish_lstm {__version__} on torch {torch.__version__}[/]\n")
 
 
-def _call(layer: LSTM[Any]) -> str:
+def _call(layer: Any) -> str:
     """``LSTM(5, return_state=True)``, as it was written in Keras."""
+    if not isinstance(layer, LSTM):
+        return f"{type(layer).__name__} of {' and '.join(map(_call_of_part, parts_of(layer)))}"
     config = layer.config
     flags = ("return_sequences", "return_state", "go_backwards", "stateful")
     parts = [str(config.units)] + [f"{f}=True" for f in flags if getattr(config, f)]
@@ -268,16 +278,24 @@ def _call(layer: LSTM[Any]) -> str:
     return f"LSTM({', '.join(parts)})"
 
 
+def _call_of_part(part: Any) -> str:
+    return f"{type(part).__name__}({part.units})"
+
+
+def _engine(layer: Any) -> str:
+    return "fused" if all(p.why_not_fused() is None for p in parts_of(layer)) else "scan"
+
+
 def _show(console: Console, one: Comparison) -> None:
     console.print(f"[bold cyan]{escape(_call(one.layer))}[/]")
     console.print(
         f"[dim]{escape(repr(one.name))}, {one.layer.count_params()} parameters, "
-        f"input {one.shape}, {one.layer.engine} engine[/]"
+        f"input {one.shape}, {_engine(one.layer)} engine[/]"
     )
     for quantity, mine in one.results.items():
         sources = {"PyTorch": mine, **{s: o[quantity] for s, o in one.others.items()}}
         for row in range(min(ROWS, len(mine))):
-            index = (row,) if mine.ndim == 2 else (row, -1)
+            index = (row, *[-1] * (mine.ndim - 2))
             where = escape(f"{quantity}[{', '.join(map(str, index))}]")
             console.print(f"  [bold]{where}[/] [dim]of {mine.shape}[/]")
             for source, array in sources.items():

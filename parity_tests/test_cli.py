@@ -169,9 +169,26 @@ def test_what_cannot_be_run_exits_2_and_says_why(arguments: list[str], said: str
     assert said in " ".join(text.split())
 
 
-def test_a_file_without_a_plain_lstm_says_what_it_holds() -> None:
+def test_a_cudnn_file_runs() -> None:
     code, text = run("demo", str(real("textgenrnn_weights.hdf5")))
-    assert code == 2 and "rnn_1: CuDNNLSTM" in text
+    assert code == 0 and "'rnn_1'" in text and text.count("equal") == 2
+
+
+def test_layers_around_lstms_run() -> None:
+    folder = Path(__file__).parent / "fixtures" / "keras-3.15.1"
+    for name, said in (
+        ("bidirectional.keras", "Bidirectional of LSTM(3) and LSTM(3)"),
+        ("stacked.keras", "StackedLSTM of LSTMCell(3) and LSTMCell(5)"),
+    ):
+        code, text = run("demo", str(folder / name))
+        assert code == 0 and said in text and "DIFFERS" not in text, text
+
+
+def test_a_file_without_an_lstm_says_what_it_holds(tmp_path: Path) -> None:
+    dense = {"class_name": "Dense", "config": {"name": "head", "units": 2}}
+    code, text = run("demo", str(archive(tmp_path / "m.keras", sequential(dense))))
+    assert code == 2
+    assert "has no LSTM to run" in text and "head: Dense is not an LSTM" in text
 
 
 def test_version_and_help() -> None:

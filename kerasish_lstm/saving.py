@@ -1,0 +1,501 @@
+"""Layers written to Keras's own files, without Keras.
+
+    suffix              format       what it is
+    .keras              "keras"      a whole model: config and weights
+    .weights.h5         "weights"    weights alone
+    .h5, .hdf5          "weights"    weights alone, in the layout before Keras 3
+    .h5, .hdf5          "h5"         a whole model in one HDF5 file, where asked for
+
+Of one layer the model is a Sequential; of several, or of one that returns several tensors, a
+functional one with an input for each.
+
+Sources: the files of Keras 3.15.1 and tf_keras 2.21.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from torch import nn
+
+from ._configured import Target
+from ._recurrent import Recurrent
+from ._state import Stateful
+from .bidirectional import Bidirectional
+from .cell import LSTMCell
+from .config import mappings, policy_name
+from .errors import ConfigError
+from .files._write import (
+    Cell,
+    Layer,
+    check_free,
+    numbered,
+    replacing,
+    write_archive,
+    write_legacy,
+    write_weights,
+)
+from .lstm import LSTM
+from .plain import from_torch
+from .serialization import Writer, keras_class, policy_of
+from .stacked import StackedLSTM, output_size
+from .time_distributed import TimeDistributed
+
+Format: TypeAlias = Literal["keras", "weights", "h5"]
+KerasTarget: TypeAlias = Literal["keras3", "tf_keras"]
+Module: TypeAlias = (
+    LSTM[Any] | LSTMCell | Bidirectional | StackedLSTM | TimeDistributed | nn.LSTM | nn.LSTMCell
+)
+_Written: TypeAlias = LSTM[Any] | Bidirectional | StackedLSTM | TimeDistributed
+
+_CLASSES = (LSTM, LSTMCell, Bidirectional, StackedLSTM, TimeDistributed)
+_SUFFIXES: dict[str, tuple[Format, ...]] = {  # the first is meant where none is named
+    ".keras": ("keras",),
+    ".weights.h5": ("weights",),
+    ".h5": ("weights", "h5"),
+    ".hdf5": ("weights", "h5"),
+}
+_SNAKE = {
+    "LSTM": "lstm",
+    "Bidirectional": "bidirectional",
+    "RNN": "rnn",
+    "Sequential": "sequential",
+    "TimeDistributed": "time_distributed",
+}
+_VERSIONS = {"keras": "3.15.1", "tf_keras": "2.21.0"}
+
+
+def save_keras(
+    modules: Mapping[str, Module] | Module,
+    path: str | os.PathLike[str],
+    *,
+    format: Format | None = None,
+    target: KerasTarget = "keras3",
+    overwrite: bool = False,
+    batch_size: int | None = None,
+    steps: int | None = None,
+) -> None:
+    """Write layers to a file that Keras loads; :func:`load_keras` reads it too.
+
+    Args:
+        modules: an LSTM, LSTMCell, Bidirectional, StackedLSTM or TimeDistributed, or a dict of them
+            by name, whose order is kept. A plain ``nn.LSTM`` or ``nn.LSTMCell`` is written as the
+            layer that :func:`from_torch` makes of it.
+        path: written in one step: it is never half written. The suffix says the format.
+        format: ``"keras"``, ``"weights"`` or ``"h5"``; None takes what the suffix says, which of
+            ``.h5`` and ``.hdf5`` is the weights alone.
+        target: ``"keras3"`` or ``"tf_keras"``, which loads the model. Either loads the weights
+            alone, but bfloat16 in ``.weights.h5``, which tf_keras loads if it is the target.
+        overwrite: replace the file that is there.
+        batch_size: of every input. A stateful layer needs one, and takes that of its stored state.
+        steps: of every input. A layer with ``unroll=True`` needs it.
+
+    In the model each layer has the name of its key; the layers of a chain their own names, or
+    ``key_0``, ``key_1``, ... A single layer has its own name, if it has one. Without any it is
+    called as Keras would: ``lstm``. An LSTMCell is written as an RNN over it.
+
+    The state of a stateful layer is not stored, as in Keras. What Keras has no word for
+    (``dropout_style``, ``mask_propagation``) is left out; :func:`save_safetensors` keeps it.
+
+    Raises:
+        ConfigError: what the file cannot hold: another class or a class of your own, a layer that
+            has not learnt its input size, an unknown suffix, a name with "/" or one twice, an
+            activation that the target lacks. Nothing has been written then.
+        FileExistsError: there is a file, and ``overwrite`` is False.
+    """
+    path = Path(path)
+    form, is_old = _form(path, format)
+    if target not in get_args(KerasTarget):
+        raise ConfigError(
+            f"save_keras: target={target!r} is not possible; allowed are 'keras3' and 'tf_keras'."
+        )
+    for keyword, value in (("batch_size", batch_size), ("steps", steps)):
+        if value is not None and (
+            not isinstance(value, int) or isinstance(value, bool) or value < 1
+        ):
+            raise ConfigError(f"save_keras: {keyword}={value!r} is no number of 1 or more.")
+    check_free(path, overwrite)
+    model = _Model(_branches(modules), "keras" if target == "keras3" else target)
+    version, layers = _VERSIONS[model.target], model.layers()
+    if form == "weights":
+        config, weightless = None, list[str]()
+    else:
+        config, weightless = model.config(batch_size, steps), model.input_names
+    opaque = target == "keras3"
+    with replacing(path, overwrite) as temporary:
+        if form == "keras":
+            assert config is not None
+            saved = {
+                "keras_version": version,
+                "date_saved": time.strftime("%Y-%m-%d@%H:%M:%S"),
+            }
+            write_archive(temporary, layers, model.name, config, saved, opaque)
+        elif is_old:
+            ending = "" if opaque and config is not None else ":0"
+            write_legacy(temporary, layers, weightless, version, config, ending)
+        else:
+            write_weights(temporary, layers, model.name, opaque)
+
+
+def _form(path: Path, format: Format | None) -> tuple[Format, bool]:
+    """The format, and whether it is in the layout before Keras 3."""
+    suffix = next((s for s in _SUFFIXES if path.name.endswith(s)), None)
+    known = ", ".join(_SUFFIXES)
+    if suffix is None:
+        raise ConfigError(f"save_keras: {path.name!r} ends in none of {known}.")
+    if format is None:
+        form = _SUFFIXES[suffix][0]
+    elif format not in get_args(Format):
+        raise ConfigError(
+            f"save_keras: format={format!r} is not possible; allowed are 'keras', 'weights', 'h5' "
+            "and None (what the suffix says)."
+        )
+    elif format not in _SUFFIXES[suffix]:
+        fitting = ", ".join(s for s, forms in _SUFFIXES.items() if format in forms)
+        raise ConfigError(
+            f"save_keras: format={format!r} does not fit {path.name!r}, which Keras would read as "
+            f"another. Use a suffix of {fitting}."
+        )
+    else:
+        form = format
+    return form, suffix in (".h5", ".hdf5")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Branch:
+    """The layers between one input and its outputs, by their names in the model."""
+
+    layers: Mapping[str, _Written]
+
+    @property
+    def is_time_distributed(self) -> bool:
+        return isinstance(next(iter(self.layers.values())), TimeDistributed)
+
+    @property
+    def outputs(self) -> list[tuple[str, int]]:
+        """The model's outputs, each a layer's name and which of its results."""
+        *_, last = self.layers
+        both = getattr(self.layers[last], "merge_mode", "") is None
+        found = [(last, 0), (last, 1)] if both else [(last, 0)]
+        for name, layer in self.layers.items():
+            first = 2 if both and name == last else 1
+            found += [(name, first + i) for i in range(_states(layer))]
+        return found
+
+
+def _states(layer: _Written) -> int:
+    """How many states it returns."""
+    if isinstance(layer, TimeDistributed) or not layer.return_state:
+        return 0
+    return 2 * len([m for m in layer.modules() if isinstance(m, Recurrent)])
+
+
+def _branches(modules: Mapping[str, Module] | Module) -> list[_Branch]:
+    """Each module, checked, with its names.
+
+    Raises:
+        ConfigError: see :func:`save_keras`.
+    """
+    if not isinstance(modules, Mapping):
+        return [_branch("", _checked(modules, None), True, {}, set())]
+    if not modules:
+        raise ConfigError("save_keras: the dict holds no layer.")
+    for name in modules:
+        _check_name(name)
+    if len({id(m) for m in modules.values()}) < len(modules):
+        raise ConfigError(
+            "save_keras: one layer stands in the dict twice. Give each its own (copy.deepcopy)."
+        )
+    counts, taken = dict[str, int](), set[str]()
+    single = len(modules) == 1
+    return [
+        _branch(name, _checked(module, name), single, counts, taken)
+        for name, module in modules.items()
+    ]
+
+
+def _checked(module: Module, name: str | None) -> _Written:
+    """The module, if it can be written, as a layer."""
+    label = type(module).__name__ + ("" if name is None else f" {name!r}")
+    found: Any = module
+    if isinstance(module, nn.LSTM | nn.LSTMCell):
+        found = from_torch(module, name=name)
+    if type(found) not in _CLASSES and not isinstance(found, _CLASSES):
+        raise ConfigError(
+            f"save_keras: a {type(module).__module__}.{label} is not one of "
+            f"{', '.join(kind.__name__ for kind in _CLASSES)} or a plain nn.LSTM."
+        )
+    if any(m.input_size == 0 for m in found.modules() if isinstance(m, Recurrent)):
+        raise ConfigError(
+            f"save_keras: this {label} has not learnt its input size, so it has no weights. Call "
+            "it once before."
+        )
+    if type(found) not in _CLASSES:
+        raise ConfigError(
+            f"save_keras: a {label} is a class of your own, which Keras does not know. Write a layer "
+            f"of its base class with its weights."
+        )
+    if any(t.is_meta for t in found.state_dict().values()):
+        raise ConfigError(f"save_keras: this {label} is on the meta device; it has no values.")
+    if isinstance(found, LSTMCell):
+        return StackedLSTM(found, name=found.name)
+    return found  # type: ignore[no-any-return]
+
+
+def _branch(
+    key: str, module: _Written, single: bool, counts: dict[str, int], taken: set[str]
+) -> _Branch:
+    """A module's layers by name; a chain's one after the other."""
+    layers: Sequence[Any] = [module]
+    name = (module.name if single else None) or key
+    if is_chain := keras_class(module) == "Sequential":
+        layers = list(module.layers)  # type: ignore[arg-type]
+        if len(set(layers)) < len(layers):
+            Writer("keras").config(module)  # which says what is wrong with it
+    found: dict[str, _Written] = {}
+    for position, layer in enumerate(layers):
+        called = name
+        if is_chain:
+            called = layer.name or (f"{name}_{position}" if name else "")
+        called = called or numbered(_SNAKE[keras_class(layer)], counts)
+        _check_name(called)
+        if called in taken:
+            raise ConfigError(
+                f"save_keras: two layers would be called {called!r}. Give one another name."
+            )
+        taken.add(called)
+        found[called] = layer
+    return _Branch(found)
+
+
+def _check_name(name: Any) -> None:
+    if (
+        not isinstance(name, str)
+        or not name
+        or any(c in name for c in "/\0")
+        or name in (".", "..", "top_level_model_weights")
+        or name != name.encode(errors="replace").decode()
+    ):
+        raise ConfigError(
+            f"save_keras: a layer cannot be called {name!r}: pass a string without '/'."
+        )
+
+
+class _Model:
+    """The Keras model that layers are written as."""
+
+    def __init__(self, branches: Sequence[_Branch], target: Target) -> None:
+        self.branches = branches
+        self.target = target
+        taken = {name for branch in branches for name in branch.layers}
+        found, counts = list[str](), dict[str, int]()
+        while len(found) < len(branches):
+            name = numbered("input_layer", counts)
+            if name not in taken:
+                found.append(name)
+        self.input_names = found
+        self.is_sequential = len(branches) == 1 and len(branches[0].outputs) == 1
+        functional = "functional" if target == "keras" else "model"
+        self.name = "sequential" if self.is_sequential else functional
+
+    def layers(self) -> list[Layer]:
+        """In Keras's order."""
+        return [
+            Layer(name, _SNAKE[keras_class(layer)], list(_cells(layer, "", "")))
+            for name, layer in self._ordered.items()
+        ]
+
+    @property
+    def _ordered(self) -> dict[str, _Written]:
+        """Keras's order: by the distance from the outputs, and then as they were given."""
+        found = [
+            (position - len(branch.layers), name, layer)
+            for branch in self.branches
+            for position, (name, layer) in enumerate(branch.layers.items())
+        ]
+        return {name: layer for _, name, layer in sorted(found, key=lambda one: one[0])}
+
+    def config(self, batch_size: int | None, steps: int | None) -> dict[str, Any]:
+        """That of the whole model.
+
+        Raises:
+            ConfigError: something that the target has no word for.
+        """
+        inputs = [self._input(*one, batch_size, steps) for one in self._with_inputs()]
+        writer = Writer(self.target)
+        written = dict[str, dict[str, Any]]()
+        for name, layer in self._ordered.items():
+            one = writer.wrapped(layer)
+            written[name] = _buildable({**one, "config": {**one["config"], "name": name}})
+            self._check(name, layer, written[name])
+        config = self._sequential if self.is_sequential else self._functional
+        return config(inputs, written)
+
+    def _with_inputs(self) -> Iterator[tuple[str, _Branch]]:
+        return zip(self.input_names, self.branches, strict=True)
+
+    def _check(self, name: str, layer: _Written, config: Mapping[str, Any]) -> None:
+        """Raises:
+        ConfigError: the target cannot load this.
+        """
+        for entry in mappings(config):
+            function = entry.get("config")
+            if entry.get("registered_name") == "function" and str(function).startswith("kerasish"):
+                other = "tf_keras" if self.target == "keras" else "keras3"
+                raise ConfigError(
+                    f"save_keras: the layer {name!r} has the activation "
+                    f"{str(function).partition('>')[2]!r}, which {self.target} lacks. Write it for "
+                    f"target={other!r}, or its weights alone."
+                )
+        if self.target == "tf_keras" and not re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.\\>-]*", name):
+            raise ConfigError(
+                f"save_keras: TensorFlow takes no layer called {name!r}. Use letters, digits, '_', "
+                "'.' and '-', and begin with a letter or a digit."
+            )
+
+    def _input(
+        self, name: str, branch: _Branch, batch_size: int | None, steps: int | None
+    ) -> dict[str, Any]:
+        """The InputLayer of a branch."""
+        label = next(iter(branch.layers))
+        parts = [p for layer in branch.layers.values() for p in layer.modules()]
+        recurrent = [p for p in parts if isinstance(p, Recurrent)]
+        batch = batch_size
+        if batch is None and any(getattr(p, "stateful", False) for p in parts):
+            held = [p._state[0].h.shape[0] for p in parts if isinstance(p, Stateful) and p._state]
+            if not held:
+                raise ConfigError(
+                    f"save_keras: the layer {label!r} is stateful, so Keras needs to know the "
+                    "batch size, and it holds no state. Pass batch_size, or call it once before."
+                )
+            batch = held[0]
+        if steps is None and any(_unrolls(p) for p in parts):
+            raise ConfigError(
+                f"save_keras: the layer {label!r} has unroll=True, so Keras needs to know the "
+                "number of steps. Pass steps."
+            )
+        shape = [batch, steps, recurrent[0].input_size]
+        if recurrent[0].config.time_major:
+            shape[:2] = steps, batch
+        if branch.is_time_distributed:
+            shape.insert(1, None)
+        wide = any(policy_of(p) == "float64" for p in recurrent)
+        return {
+            "module": "keras.layers",
+            "class_name": "InputLayer",
+            "config": {
+                "batch_shape" if self.target == "keras" else "batch_input_shape": shape,
+                "dtype": "float64" if wide else "float32",
+                "sparse": False,
+                "ragged": False,
+                "name": name,
+            },
+            "registered_name": None,
+        }
+
+    def _sequential(
+        self, inputs: Sequence[dict[str, Any]], written: Mapping[str, dict[str, Any]]
+    ) -> dict[str, Any]:
+        config: dict[str, Any] = {"name": self.name, "layers": [*inputs, *written.values()]}
+        if self.target == "keras":
+            config["trainable"] = True
+            config["build_input_shape"] = inputs[0]["config"]["batch_shape"]
+        return {
+            "module": "keras",
+            "class_name": "Sequential",
+            "config": config,
+            "registered_name": None,
+        }
+
+    def _functional(
+        self, inputs: Sequence[dict[str, Any]], written: Mapping[str, dict[str, Any]]
+    ) -> dict[str, Any]:
+        nodes: dict[str, Any] = {}
+        outputs = list[list[Any]]()
+        for one, (source, branch) in zip(inputs, self._with_inputs(), strict=True):
+            below = source
+            (shape,) = (v for k, v in one["config"].items() if k.startswith("batch"))
+            dtype = one["config"]["dtype"]
+            for name, layer in branch.layers.items():
+                node: Any = [[below, 0, 0, {}]]
+                if self.target == "keras":
+                    tensor = {"shape": shape, "dtype": dtype, "keras_history": [below, 0, 0]}
+                    argument = {"class_name": "__keras_tensor__", "config": tensor}
+                    node = {"args": [argument], "kwargs": {}}
+                nodes[name] = node
+                if name != branch.outputs[0][0]:  # the last
+                    below, shape = name, [*shape[:-1], output_size(layer)]
+            outputs += [[name, 0, which] for name, which in branch.outputs]
+        layers = [{**one, "name": one["config"]["name"], "inbound_nodes": []} for one in inputs]
+        for name, one in written.items():
+            layers.append({**one, "name": name, "inbound_nodes": [nodes[name]]})
+        module = "keras.src.models" if self.target == "keras" else "tf_keras.src.engine"
+        return {
+            "module": f"{module}.functional",
+            "class_name": "Functional",
+            "config": {
+                "name": self.name,
+                "trainable": True,
+                "layers": layers,
+                "input_layers": [[name, 0, 0] for name in self.input_names],
+                "output_layers": outputs,
+            },
+            "registered_name": "Functional",
+        }
+
+
+def _buildable(config: Any) -> Any:
+    """A config whose bfloat16 layers do not draw orthogonal matrices, which neither Keras can, not
+    even to load others in their place."""
+    if isinstance(config, list):
+        return [_buildable(one) for one in config]
+    if not isinstance(config, Mapping):
+        return config
+    found = {key: _buildable(value) for key, value in config.items()}
+    if policy_name(config.get("dtype")) == "bfloat16":
+        for key in ("kernel_initializer", "recurrent_initializer"):
+            if str((found.get(key) or {}).get("class_name")).startswith("Orthogonal"):
+                found[key] = {**found[key], "class_name": "Zeros", "config": {}}
+    return found
+
+
+def _unrolls(part: nn.Module) -> bool:
+    if isinstance(part, StackedLSTM):
+        return part.of_cells and part._flags["unroll"]
+    return isinstance(part, Recurrent) and part.config.unroll
+
+
+def _cells(module: Any, path: str, old_path: str) -> Iterator[Cell]:
+    """The cells of a layer, in Keras's order, with their places in it."""
+    counts = dict[str, int]()
+    if isinstance(module, LSTM | LSTMCell):
+        is_layer = isinstance(module, LSTM)
+        yield Cell(
+            path + ("cell" if is_layer else ""),
+            old_path + ("lstm_cell" if is_layer else ""),
+            (None if is_layer else module.name) or "lstm_cell",
+            module.trainable,
+            policy_of(module) == "bfloat16",
+            module.get_weights,
+        )
+    elif isinstance(module, Bidirectional):
+        for side in ("forward", "backward"):
+            layer = getattr(module, f"{side}_layer")
+            yield from _cells(layer, f"{path}{side}_layer/", f"{old_path}{side}_lstm/")
+    elif isinstance(module, TimeDistributed):
+        yield from _cells(module.layer, f"{path}layer/", old_path)
+    elif module.of_cells:
+        for cell in module.layers:
+            name = numbered("lstm_cell", counts)
+            among = "" if module.is_one_cell else f"/cells/{name}"
+            yield from _cells(cell, f"{path}cell{among}", f"{old_path}{name}")
+    else:
+        for layer in module.layers:
+            name = numbered(_SNAKE[keras_class(layer)], counts)
+            yield from _cells(layer, f"{path}layers/{name}/", f"{old_path}{name}/")

@@ -1,0 +1,324 @@
+"""The commands ``inspect``, ``convert`` and ``verify``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from ..errors import ConfigError
+from ..storage import Module
+from ._console import DIFFERS, errors_end_it, escape
+from ._goldens import has_keras, record
+from ._inspect import inspected, not_finite
+from ._sources import SAFETENSORS, WRITTEN, Source, open_file, write_file
+from ._verify import verdicts
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(help="For a file of weights alone: the JSON of the model (model.to_json())."),
+]
+MapOption = Annotated[
+    Path | None,
+    typer.Option(help='A JSON {"name in the file": "name here"}, for a file of weights alone.'),
+]
+
+
+class Target(StrEnum):
+    """The Keras that is to load a Keras file."""
+
+    keras3 = "keras3"
+    tf_keras = "tf_keras"
+
+
+def inspect(
+    file: Annotated[
+        Path, typer.Argument(help="A .keras, .weights.h5, .h5, .safetensors or .pt file.")
+    ],
+    config: ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
+) -> None:
+    """Say what is in a file: its Keras, its LSTMs, what is left out and why.
+
+    The column [bold]engine[/] is "fused" where torch's own kernels can run the layer, and "scan"
+    where a loop over time must; the reason stands below the table.
+
+    Exit status: 0, or 2 for a file that cannot be used.
+    """
+    console = Console(highlight=False)
+    with errors_end_it():
+        source = open_file(file, config=config)
+        found = inspected(source)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    console.print(f"[bold]{escape(file.name)}[/], {escape(source.said)}\n")
+    if found["layers"]:
+        _layers(console, found["layers"])
+    else:
+        console.print("It holds no LSTM that can be loaded.")
+    for layer in found["layers"]:
+        name = escape(layer["name"])
+        for reason in layer["why_not_fused"]:
+            console.print(f"[yellow]{name} needs the scan engine:[/] {escape(reason)}")
+        if layer["not_finite"]:
+            listed = escape(", ".join(layer["not_finite"]))
+            console.print(f"[bold red]{name} has NaN or infinite weights:[/] {listed}")
+    if source.bare:
+        console.print(
+            "[yellow]The file holds weights alone: activations and flags above are Keras's "
+            "defaults. Pass --config.[/]"
+        )
+    if found["left_out"]:
+        console.print("\n[bold]Left out[/]")
+        for layer in found["left_out"]:
+            style = "yellow" if layer["has_lstm"] else "dim"
+            console.print(f"  [{style}]{escape(layer['name'])}: {escape(layer['reason'] or '')}[/]")
+
+
+def _layers(console: Console, layers: list[dict[str, Any]]) -> None:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("layer", overflow="fold")
+    for column in ("class", "features", "units", "parameters", "activations", "engine", "flags"):
+        table.add_column(column, overflow="fold")
+    for layer in layers:
+        flags = [*layer["flags"]]
+        if layer.get("merge_mode", "concat") != "concat":
+            flags.append(f"merge_mode={layer['merge_mode']}")
+        if not layer["trainable"]:
+            flags.append("frozen")
+        if layer["dtype"] != "float32":
+            flags.append(layer["dtype"])
+        table.add_row(
+            escape(layer["name"]),
+            layer["class"],
+            str(layer["input_size"]),
+            ", ".join(map(str, layer["units"])),
+            str(layer["parameters"]),
+            escape(", ".join("/".join(pair) for pair in layer["activations"])),
+            layer["engine"],
+            escape(", ".join(flags)),
+        )
+    console.print(table)
+
+
+def convert(
+    source_file: Annotated[Path, typer.Argument(metavar="IN", help="The file to read.")],
+    target_file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT",
+            help="The file to write. Its suffix is its format: .keras, .weights.h5 and .h5 (weights"
+            " alone, for load_weights), .safetensors (with the config), .pt (a state dict).",
+        ),
+    ],
+    layer: Annotated[
+        list[str] | None, typer.Option(help="Only this layer; may be given several times.")
+    ] = None,
+    rename: Annotated[
+        list[str] | None, typer.Option(metavar="OLD=NEW", help="A new name for a layer.")
+    ] = None,
+    config: ConfigOption = None,
+    map_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--map",
+            help='A JSON {"name in the file": "name here"}, for a file of weights alone.',
+        ),
+    ] = None,
+    target: Annotated[
+        Target, typer.Option(help="Which Keras is to load a Keras file.")
+    ] = Target.keras3,
+    golden: Annotated[
+        bool,
+        typer.Option(
+            help="Where Keras is installed, record its results in a .safetensors file, so that "
+            "verify can compare with them anywhere."
+        ),
+    ] = True,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite OUT.")] = False,
+) -> None:
+    """Convert the LSTMs of a file, both ways between Keras and torch.
+
+    [bold]kerasish-lstm convert model.h5 model.safetensors[/]   Keras to torch, with the config
+    [bold]kerasish-lstm convert model.pt model.keras[/]         torch to a model for Keras
+
+    Exit status: 0, or 2 for a file or an argument that cannot be used; OUT is then as it was.
+    """
+    console = Console(stderr=True, highlight=False)
+    with errors_end_it():
+        if target_file.suffix.lower() not in WRITTEN:
+            raise ConfigError(
+                f"{target_file.name}: the suffix must be one of {', '.join(WRITTEN)}."
+            )
+        if target_file.exists() and not force:
+            raise ConfigError(f"{target_file} exists. Pass --force to overwrite it.")
+        with console.status(f"reading {escape(source_file.name)}"):
+            source = open_file(source_file, config=config, names=_names(map_file))
+        modules = _renamed(_chosen(source, layer), rename or [])
+        recorded = None
+        if golden and target_file.suffix.lower() in SAFETENSORS and has_keras():
+            with console.status("asking Keras for its results"):
+                recorded = record(modules)
+        with console.status(f"writing {escape(target_file.name)}"):
+            write_file(
+                modules,
+                target_file,
+                source=source,
+                target=target.value,
+                overwrite=force,
+                golden=recorded,
+            )
+    out = Console(highlight=False)
+    listed = ", ".join(modules)
+    out.print(
+        f"[bold]{escape(target_file.name)}[/] written from {escape(source_file.name)} "
+        f"({escape(source.said)}): {escape(listed)}"
+    )
+    if recorded is not None:
+        out.print(
+            f"with results of Keras {recorded['keras']} for {len(recorded['layers'])} of "
+            f"{len(modules)} layers; compare anywhere: kerasish-lstm verify "
+            f"{escape(target_file.name)}"
+        )
+    for name, module in modules.items():
+        if wrong := not_finite(module):
+            out.print(
+                f"[bold red]{escape(name)} has NaN or infinite weights:[/] "
+                f"{escape(', '.join(wrong))}"
+            )
+    lost = [x for x in source.left_out if x.has_lstm]
+    for one in lost:
+        out.print(f"[yellow]left out {escape(one.name)}: {escape(one.reason or '')}[/]")
+
+
+def _names(path: Path | None) -> Mapping[str, str] | None:
+    if path is None:
+        return None
+    try:
+        names = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path.name} is no JSON: {error}") from error
+    if not isinstance(names, dict) or not all(isinstance(v, str) for v in names.values()):
+        raise ConfigError(f'{path.name} must hold {{"name in the file": "name here"}}.')
+    return names
+
+
+def _chosen(source: Source, layers: list[str] | None) -> dict[str, Module]:
+    held = ", ".join(map(repr, source.modules)) or "none"
+    if not source.modules:
+        reasons = "\n".join(f"  {x.name}: {x.reason}" for x in source.left_out)
+        raise ConfigError(
+            f"{source.path.name} holds no LSTM that can be loaded.\n{reasons}".strip()
+        )
+    if layers is None:
+        return dict(source.modules)
+    for name in layers:
+        if name not in source.modules:
+            raise ConfigError(
+                f"--layer {name}: {source.path.name} has no such LSTM; it has {held}."
+            )
+    return {name: source.modules[name] for name in layers}
+
+
+def _renamed(modules: dict[str, Module], renames: list[str]) -> dict[str, Module]:
+    new = {}
+    for text in renames:
+        old, sign, name = text.partition("=")
+        if not sign or not name or old not in modules:
+            held = ", ".join(map(repr, modules))
+            raise ConfigError(f"--rename {text}: pass OLD=NEW; the layers are {held}.")
+        new[old] = name
+    found = {new.get(name, name): module for name, module in modules.items()}
+    if len(found) < len(modules):
+        raise ConfigError(f"--rename {', '.join(renames)}: two layers would have the same name.")
+    return found
+
+
+def verify(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A file of LSTMs, of any format.")],
+    b: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[B]",
+            help="Another one. Without it, A is compared with what Keras gave: live where it is "
+            "installed, and as recorded in A by convert.",
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    layer: Annotated[
+        list[str] | None, typer.Option(help="Only this layer; may be given several times.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1, mps.")] = "cpu",
+    batch: Annotated[int, typer.Option(min=1, help="Sequences of the random inputs.")] = 5,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the random inputs.")] = 11,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random inputs.")] = 0,
+    keras: Annotated[bool, typer.Option(help="Ask live Keras, where it is installed.")] = True,
+) -> None:
+    """Run the LSTMs of two files on the same random inputs and masks, and compare.
+
+    Each error is the largest difference relative to the largest result; each bound is ten times
+    what rounding the weights and inputs can move it. Rows that end early and gaps are tried too.
+
+    Exit status: 0 all equal, 1 something differs, 2 a file or an argument that cannot be used.
+    """
+    console = Console(highlight=False)
+    with errors_end_it():
+        where = _device(device)
+        first = open_file(a, config=config)
+        second = None if b is None else open_file(b, config=config if first.bare else None)
+        first = _only(first, layer)
+        second = None if second is None else _only(second, layer)
+        with Console(stderr=True).status("comparing"):
+            found = list(
+                verdicts(
+                    first, second,
+                    device=where, batch=batch, steps=steps, seed=seed, keras=keras,
+                )
+            )  # fmt: skip
+        if not found:
+            raise ConfigError(
+                f"{a.name} can be compared with nothing: Keras is not installed here, and the file "
+                "holds no recorded results. Pass a second file, or convert it to .safetensors "
+                "where Keras is installed."
+            )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("layer", "against", "input"):
+        table.add_column(column, overflow="fold")
+    table.add_column("error", justify="right")
+    table.add_column("bound", justify="right")
+    table.add_column("")
+    for one in found:
+        error = escape(one.reason) if one.error is None else f"{one.error:.1e}"
+        verdict = "[bold green]equal[/]" if one.equal else "[bold red]DIFFERS[/]"
+        table.add_row(
+            escape(one.name), escape(one.against), one.what, error, f"{one.bound:.1e}", verdict
+        )
+    console.print(table)
+    equal = sum(one.equal for one in found)
+    console.print(f"{equal} of {len(found)} equal, on {where}, torch {torch.__version__}")
+    if equal < len(found):
+        raise typer.Exit(DIFFERS)
+
+
+def _only(source: Source, layers: list[str] | None) -> Source:
+    return dataclasses.replace(source, modules=_chosen(source, layers))
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device).sum()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ConfigError(f"--device {name}: not available here: {first}") from error
+    return device

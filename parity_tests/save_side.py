@@ -1,0 +1,93 @@
+"""What the tests of saving run inside the Keras process."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+
+def _keras(library: str) -> Any:
+    import importlib
+
+    return importlib.import_module(library)
+
+
+def loaded(library: str, path: str, inputs: list[Any], weights: list[str]) -> dict[str, Any]:
+    """What a whole model answers to inputs, its layers, its weights, whether they are trained;
+    then the same of the model with other weights, once ``weights`` have been loaded into it."""
+    keras = _keras(library)
+    model = keras.models.load_model(path)
+    found = {
+        "results": _results(model, inputs),
+        "layers": {layer.name: _arrays(layer) for layer in model.layers if layer.weights},
+        "frozen": [l.name for l in model.layers if l.weights and not l.trainable_weights],
+        "classes": {layer.name: type(layer).__name__ for layer in model.layers},
+        "model": type(model).__name__,
+        "again": [],
+    }
+    for other in weights:
+        for variable in model.weights:
+            variable.assign(variable * 0)
+        model.load_weights(other)
+        found["again"].append(
+            {layer.name: _arrays(layer) for layer in model.layers if layer.weights}
+        )
+    return found
+
+
+def built(library: str, model: str, weights: list[str]) -> list[dict[str, Any]]:
+    """The layers' weights of a new model of a ``.keras`` file's config, after each file."""
+    keras = _keras(library)
+    with zipfile.ZipFile(model) as archive:
+        config = json.loads(archive.read("config.json"))["config"]
+    kind = keras.Sequential if "input_layers" not in config else keras.Model
+    found = []
+    for path in weights:
+        made = kind.from_config(config)
+        made.load_weights(path)
+        found.append({layer.name: _arrays(layer) for layer in made.layers if layer.weights})
+    return found
+
+
+def saved_again(library: str, path: str, suffix: str) -> bytes:
+    """The file that Keras itself writes of a model."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / f"model{suffix}"
+        _keras(library).models.load_model(path).save(out)
+        return out.read_bytes()
+
+
+def _arrays(layer: Any) -> list[Any]:
+    """In float32 where it is bfloat16, which pickles need a library for."""
+    import numpy as np
+
+    arrays = []
+    for part in _cells(layer):
+        for array in part.get_weights():
+            array = np.asarray(array)
+            arrays.append(array.astype("float32") if array.dtype.name == "bfloat16" else array)
+    return arrays
+
+
+def _cells(layer: Any) -> list[Any]:
+    """The cells in the package's order, whatever is frozen."""
+    if hasattr(layer, "forward_layer"):
+        return [*_cells(layer.forward_layer), *_cells(layer.backward_layer)]
+    if hasattr(layer, "layer"):
+        return _cells(layer.layer)
+    if hasattr(layer, "layers"):
+        return [cell for one in layer.layers for cell in _cells(one)]
+    if hasattr(layer, "cell"):
+        return list(getattr(layer.cell, "cells", [layer.cell]))
+    return []
+
+
+def _results(model: Any, inputs: list[Any]) -> list[Any]:
+    import numpy as np
+    import tensorflow as tf
+
+    results = model(inputs[0] if len(inputs) == 1 else inputs, training=False)
+    return [np.asarray(tf.cast(t, tf.float64)) for t in tf.nest.flatten(results)]
