@@ -7,6 +7,7 @@ The only place that knows both torch modules and Keras. ``keras`` and ``tf_keras
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from . import files
 from ._configured import Target
@@ -28,7 +30,6 @@ from .lstm import LSTM
 from .serialization import keras_class, of_a_file
 from .stacked import StackedLSTM
 from .time_distributed import TimeDistributed
-from .weights import LSTMWeights
 
 # Each Keras has one hard_sigmoid. The other generation's goes there as a function of this name,
 # which LSTMConfig.from_keras knows again.
@@ -176,29 +177,59 @@ def _flat(states: Any) -> Iterator[Any]:
 
 
 def _module(layer: files.FileLayer, version: str, source: str) -> Any:
-    """The module of a file's layer."""
+    """The module of a file's layer, on torch's default device."""
     if layer.config is not None and layer.weights is not None:
-        return _layer(layer.config, layer.weights, source)
-    assert layer.entry is not None
-    features = int(layer.cells[0].kernel.shape[0])
-    module = of_a_file(layer.entry, features, version, layer.stored)
+        module: Any = _empty(layer.config, layer.weights, source)
+        stored = [layer.weights]
+    else:
+        assert layer.entry is not None
+        module = of_a_file(layer.entry, layer.cells[0].features, version, layer.stored)
+        stored = list(layer.cells)
     parts = [m for m in module.modules() if isinstance(m, Recurrent)]
-    for part, weights in zip(parts, layer.cells, strict=True):
-        part._load(weights, source=source)
-    return module
+    for part, weights in zip(parts, stored, strict=True):
+        _fill(part, weights, source)
+    return module.to(torch.get_default_device())
 
 
-def _layer(config: LSTMConfig, weights: LSTMWeights, source: str) -> LSTM[Any]:
-    kernel = np.asarray(weights.kernel)
-    dtype = config.dtype or kernel.dtype.name
+def _empty(config: LSTMConfig, weights: files.StoredWeights, source: str) -> LSTM[Any]:
+    """A plain LSTM without values, on the meta device."""
     if not isinstance(config.activation, str) or not isinstance(config.recurrent_activation, str):
         raise ConfigError(f"the LSTM {source} has an activation that is no name.")
+    dtype = config.dtype or weights.dtype
     try:
-        layer: LSTM[Any] = LSTM.from_lstm_config(kernel.shape[0], config, dtype=dtype)
+        return LSTM.from_lstm_config(weights.features, config, device="meta", dtype=dtype)
     except ConfigError as error:
         raise ConfigError(f"the LSTM {source}: {str(error).removeprefix('LSTM: ')}") from error
-    layer._load(weights, source=source)
-    return layer
+
+
+def _fill(part: Recurrent, weights: files.StoredWeights, source: str) -> None:
+    """Give an LSTM on the meta device its values, block by block, without another copy of them."""
+    part._check_shapes(list(weights.shapes), source)
+    lstm = part.lstm
+    if not weights.is_plain or lstm.weight_hh_l0.dtype == torch.bfloat16:  # which NumPy lacks
+        lstm.to_empty(device="cpu")
+        part._load(weights.read(), source)
+        return
+    for role, name in enumerate(("weight_ih_l0", "weight_hh_l0")):
+        like = getattr(lstm, name)
+        matrix = _aligned(tuple(like.shape), like.dtype)
+        for start, rows in weights.rows(role):
+            matrix[:, start : start + len(rows)] = rows.T
+        setattr(lstm, name, nn.Parameter(torch.from_numpy(matrix), like.requires_grad))
+    if part.config.use_bias:
+        like = lstm.bias_ih_l0
+        bias = torch.from_numpy(weights.bias()).to(like.dtype)
+        lstm.bias_ih_l0 = nn.Parameter(bias, like.requires_grad)
+        lstm.bias_hh_l0 = torch.zeros_like(bias)
+
+
+def _aligned(shape: tuple[int, ...], dtype: torch.dtype) -> np.ndarray:
+    """An array on a boundary of 64 bytes, as torch's; NumPy asks for huge pages, torch does not."""
+    of = np.dtype(str(dtype).removeprefix("torch."))
+    size = math.prod(shape) * of.itemsize
+    raw = np.empty(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(of).reshape(shape)
 
 
 def to_keras(module: Any, *, backend: Target = "keras") -> Any:
@@ -365,7 +396,13 @@ def read_layers(
     names: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, Any], list[files.FileLayer], files.KerasFile]:
     """The layers of a file that are built here, those that were left out, and the file itself."""
-    file = files.read(path, config)
+    with files.opened(path, config) as file:
+        return *_modules(file, names), file
+
+
+def _modules(
+    file: files.KerasFile, names: Mapping[str, str] | None
+) -> tuple[dict[str, Any], list[files.FileLayer]]:
     renamed = dict(names or {})
     for new in renamed.values():
         if not isinstance(new, str):
@@ -382,6 +419,8 @@ def read_layers(
         source = f"{layer.name!r} from {file.path.name}"
         try:
             layers[name] = _module(layer, file.version, source).eval()
+        except FileFormatError:
+            raise
         except KerasishError as error:  # of this layer; the others may be fine
             left_out.append(dataclasses.replace(layer, reason=str(error), error=error))
     if renamed:
@@ -390,4 +429,4 @@ def read_layers(
             f"load_keras: names has {', '.join(map(repr, renamed))}, and {file.path.name} has no "
             f"such LSTM; it has {held or 'none'}."
         )
-    return layers, left_out, file
+    return layers, left_out

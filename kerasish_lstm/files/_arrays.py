@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import FileFormatError
 from ..weights import LSTMWeights, relayout
-from ._open import Hdf5
+from ._open import Hdf5, damaged_if_it_fails
 
 Shapes = Sequence[tuple[int, ...] | None]
 
@@ -33,26 +34,74 @@ def is_cudnn(shapes: Shapes) -> bool:
     return shapes[2] == (8 * (lstm_units(shapes[:2]) or 0),)
 
 
-def lstm_weights(
-    file: Hdf5, name: str, paths: Sequence[str], units: int, use_bias: bool
-) -> LSTMWeights:
-    """The weights at these datasets, those of a CuDNNLSTM in the layout of an LSTM.
+@dataclass(frozen=True)
+class StoredWeights:
+    """An LSTM's arrays where they lie in a file, looked at and not read yet.
 
     Args:
         paths: of kernel, recurrent_kernel and bias; or Keras 1's twelve, W, U and b of each of the
             gates i, c, f and o.
+        shapes: of kernel, recurrent_kernel and, where there is one, bias, in Keras's layout.
+        cudnn: whether the layout is that of a CuDNNLSTM.
+
+    The file must be open while they are read.
+    """
+
+    file: Hdf5
+    paths: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    cudnn: bool
+
+    @property
+    def features(self) -> int:
+        return self.shapes[0][0]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether each array is one dataset in Keras's layout."""
+        return not self.cudnn and len(self.paths) == len(self.shapes)
+
+    @property
+    def dtype(self) -> str:
+        """Of the kernel: ``"float32"``, ..., or ``"bfloat16"``."""
+        return self.file.dtype(self.paths[0])
+
+    def bias(self) -> np.ndarray:
+        """The bias of plain weights."""
+        with damaged_if_it_fails(self.file.path):
+            return self.file.array(self.paths[2])
+
+    def rows(self, role: int) -> Iterator[tuple[int, np.ndarray]]:
+        """The kernel (0) or the recurrent kernel (1), block by block; see :meth:`Hdf5.rows`."""
+        with damaged_if_it_fails(self.file.path):
+            yield from self.file.rows(self.paths[role])
+
+    def read(self) -> LSTMWeights:
+        """All of them, in Keras's layout."""
+        with damaged_if_it_fails(self.file.path):
+            arrays = [self.file.array(p) for p in self.paths]
+        if len(arrays) == 12:
+            i, c, f, o = (arrays[at : at + 3] for at in range(0, 12, 3))
+            arrays = [np.concatenate(role, -1) for role in zip(i, f, c, o, strict=True)]
+        if self.cudnn:
+            arrays = list(relayout(arrays, "keras_cudnn", "keras"))
+        return LSTMWeights(arrays[0], arrays[1], arrays[2] if len(arrays) == 3 else None)
+
+
+def stored_weights(
+    file: Hdf5, name: str, paths: Sequence[str], units: int, use_bias: bool
+) -> StoredWeights:
+    """The weights at these datasets, which are not read.
 
     Raises:
         FileFormatError: their number or shapes do not fit the layer's config.
     """
     shapes = [file.shape(p) for p in paths]
     count = 3 if use_bias else 2
-    by_gate = len(paths) == 12
-    if by_gate:
+    if len(paths) == 12:
         shapes = gathered(shapes)
     cudnn = use_bias and is_cudnn(shapes)
-    fits = len(shapes) == count and lstm_units(shapes[:2] if cudnn else shapes) == units
-    if not fits:
+    if len(shapes) != count or lstm_units(shapes[:2] if cudnn else shapes) != units:
         u = units
         want = [f"(F, {4 * u})", f"({u}, {4 * u})", f"({4 * u},)"][:count]
         # Keras stores a layer that two models share with the first of them.
@@ -61,13 +110,9 @@ def lstm_weights(
             f"{file.path.name}: the LSTM {name!r} has units={u} and use_bias={use_bias}, so "
             f"arrays of the shapes {', '.join(want)}; the file has {held}."
         )
-    arrays = [file.array(p) for p in paths]
-    if by_gate:
-        i, c, f, o = (arrays[at : at + 3] for at in range(0, 12, 3))
-        arrays = [np.concatenate(role, -1) for role in zip(i, f, c, o, strict=True)]
-    if cudnn:
-        arrays = list(relayout(arrays, "keras_cudnn", "keras"))
-    return LSTMWeights(arrays[0], arrays[1], arrays[2] if count == 3 else None)
+    kernel, recurrent = (s for s in shapes[:2] if s is not None)
+    whole = (kernel, recurrent, (4 * units,))[:count]
+    return StoredWeights(file, tuple(paths), whole, cudnn)
 
 
 def gathered(shapes: Shapes) -> list[tuple[int, ...] | None]:

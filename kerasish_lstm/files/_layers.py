@@ -7,7 +7,7 @@ from typing import Any
 
 from ..config import LSTMConfig
 from ..errors import ConfigError, FileFormatError
-from ._arrays import gathered, is_cudnn, lstm_units, lstm_weights, stored_dtype
+from ._arrays import gathered, is_cudnn, lstm_units, stored_dtype, stored_weights
 from ._open import Hdf5
 from ._tree import Cell, FileLayer, Node
 
@@ -48,7 +48,7 @@ def whole(
     weights = []
     for number, (cell, its) in enumerate(zip(cells, paths, strict=True)):
         name = node.path if len(cells) == 1 else f"{node.path}, cell {number}"
-        weights.append(lstm_weights(file, name, its, int(cell.units), cell.use_bias))
+        weights.append(stored_weights(file, name, its, int(cell.units), cell.use_bias))
     stored = stored_dtype(file, [path for its in paths for path in its])
     if config is not None:
         config = config.replace(dtype=stored or config.dtype)

@@ -35,12 +35,15 @@ MAX_EXPANSION = 20
 ARRAYS_FREE_BYTES = 32 * 2**20
 MEMBER_FREE_BYTES = 16 * 2**20
 MAX_ZIP_DIRECTORY_BYTES = 4 * 2**20
+BLOCK_BYTES = 16 * 2**20
 MAX_GROUPS = 20_000
 MAX_CHILDREN = 100_000
 MAX_CHUNKS = 10_000
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 ZIP_MAGIC = b"PK\x03\x04"
-_HEAP = re.compile(rb"GCOL\x01\0\0\0(.{8})", re.DOTALL)
+MAX_HEAPS = 100_000
+MAX_HEAP_OBJECTS = 1_000_000
+_HEAP = re.compile(rb"GCOL\x01(?=...(.{8}))", re.DOTALL)
 _DEFLATE, _SHUFFLE = 1, 2
 
 
@@ -88,7 +91,7 @@ class Hdf5:
         self._file = h5py.File(opened, "r")
         self._groups: dict[str, Any] = {"": self._file}
         self._names = {h5py.h5o.get_info(self._file.id).addr: ""}
-        self._heaps: dict[int, int] | None = None  # address and size
+        self._heaps: dict[int, int] | None = None  # address, longest piece
 
     def close(self) -> None:
         self._groups.clear()
@@ -155,8 +158,44 @@ class Hdf5:
         item = self._item(where)
         return tuple(item.shape) if isinstance(item, h5py.Dataset) and item.shape else None
 
+    def dtype(self, where: str) -> str:
+        """The name of a dataset's dtype; ``"float32"`` of what cannot be read, which says so."""
+        item = self._item(where)
+        if self.is_bfloat16(where):
+            return "bfloat16"
+        is_float = isinstance(item, h5py.Dataset) and item.dtype.kind == "f"
+        return f"float{8 * item.dtype.itemsize}" if is_float else "float32"
+
     def array(self, where: str) -> np.ndarray:
         """A dataset of floats. bfloat16, which NumPy lacks, comes as float32 (exactly)."""
+        item = self._floats(where)
+        data = self._unpacked(item, where) if _filters(item) else item[()]
+        if item.dtype == np.dtype("V2"):
+            return (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+        native: np.ndarray = data.astype(data.dtype.newbyteorder("="), copy=False)
+        return native
+
+    def rows(self, where: str) -> Iterator[tuple[int, np.ndarray]]:
+        """A matrix of floats, block by block: (first row, rows). A block lives until the next one.
+
+        Only what lies in one piece is cut; all else is one block.
+        """
+        item = self._item(where)
+        whole = not isinstance(item, h5py.Dataset) or item.chunks is not None or item.ndim != 2
+        if whole or not item.dtype.isnative or item.dtype.kind != "f":
+            yield 0, self.array(where)
+            return
+        self._floats(where)
+        rows, columns = item.shape
+        size = max(1, min(rows, BLOCK_BYTES // (columns * item.dtype.itemsize)))
+        block = np.empty((size, columns), item.dtype)
+        for start in range(0, rows, size):
+            stop = min(rows, start + size)
+            item.read_direct(block, np.s_[start:stop], np.s_[: stop - start])
+            yield start, block[: stop - start]
+
+    def _floats(self, where: str) -> Any:
+        """A dataset that may be read: of floats, within the budget, in chunks of some size."""
         item = self._item(where)
         if not isinstance(item, h5py.Dataset):
             raise FileFormatError(f"{self.path.name}: there is no dataset {where!r}.")
@@ -177,11 +216,7 @@ class Hdf5:
                 f"{self._budget.limit} bytes of arrays are read. Refused as a decompression bomb."
             )
         self._check_chunks(item, where)
-        data = self._unpacked(item, where) if _filters(item) else item[()]
-        if bfloat16:
-            return (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-        native: np.ndarray = data.astype(data.dtype.newbyteorder("="), copy=False)
-        return native
+        return item
 
     def _check_chunks(self, item: Any, where: str) -> None:
         """A chunk can be far larger than the dataset that it holds a corner of."""
@@ -256,9 +291,7 @@ class Hdf5:
             )
         most = count * kind.get_size()
         if kind.is_variable_str():  # many of them can be one and the same
-            most = count * self._size
-            if most > MAX_JSON_BYTES:
-                most = self._most_text(count)
+            most = self._most_text(count)
         if most > MAX_TEXTS_BYTES:
             raise FileFormatError(
                 f"{self.path.name}: the attribute {attribute!r} of {where or 'the root'!r} is too "
@@ -268,27 +301,54 @@ class Hdf5:
         return [value] if isinstance(value, bytes | str) else np.asarray(value).reshape(-1).tolist()
 
     def _most_text(self, count: int) -> int:
-        """A bound of the length of count texts of variable length together.
+        """A bound of the length of count texts of variable length together, after a check of them.
 
-        Such texts lie in heaps, and a list names, for each, a heap by its address. Where the
-        largest heap would be too much count times, the names of the large heaps are counted.
+        Such texts are pieces of heaps, and a list names, for each, a heap by its address. Where
+        the longest piece would be too much count times, the names of heaps with long pieces are
+        counted.
         """
+        heaps, small = self._checked_heaps(), MAX_TEXTS_BYTES // 2 // count
+        large = {at: size for at, size in heaps.items() if size > small}
+        if len(large) > 32:
+            return count * self._size
+        named = 0
+        for at, size in large.items():
+            with _bytes_of(self._source) as data:
+                named += size * len(re.findall(re.escape(at.to_bytes(8, "little")), data))
+        return named + count * min(small, max(heaps.values(), default=0))
+
+    def _checked_heaps(self) -> dict[int, int]:
+        """The address of every heap of texts, with the longest piece of it.
+
+        HDF5 1.14.6 hangs where a heap has a piece of no size; that is refused here.
+        """
+        if self._heaps is not None:
+            return self._heaps
+        heaps: dict[int, int] = {}
+        pieces = 0
         with _bytes_of(self._source) as data:
-            if self._heaps is None:
-                found = list(itertools.islice(_HEAP.finditer(data), 100_000))
-                sizes = [min(self._size, int.from_bytes(h[1], "little")) for h in found]
-                self._heaps = dict(zip([h.start() for h in found], sizes, strict=True))
-                del found  # matches hold the map
-            small = MAX_TEXTS_BYTES // 2 // count
-            large = {at: size for at, size in self._heaps.items() if size > small}
-            usual = data[9 if data[8] > 1 else 13] == 8  # bytes of an address
-            if len(self._heaps) == 100_000 or len(large) > 32 or (large and not usual):
-                return count * self._size
-            named = sum(
-                size * len(re.findall(re.escape(at.to_bytes(8, "little")), data))
-                for at, size in large.items()
-            )
-        return named + count * min(small, max(self._heaps.values(), default=0))
+            usual = data[9:11] if data[8] > 1 else data[13:15]  # bytes of an address, of a size
+            if usual != b"\x08\x08":
+                raise FileFormatError(f"{self.path.name} is no HDF5 file of 64 bits.")
+            found = ((m.start(), int.from_bytes(m[1], "little")) for m in _HEAP.finditer(data))
+            for at, size in list(itertools.islice(found, MAX_HEAPS)):
+                heaps[at] = 0
+                piece, end = at + 16, min(self._size, at + size)
+                while piece + 16 <= end and pieces < MAX_HEAP_OBJECTS:
+                    length = int.from_bytes(data[piece + 8 : piece + 16], "little")
+                    if data[piece : piece + 2] != b"\0\0":
+                        heaps[at] = max(heaps[at], min(length, self._size))
+                        length = (16 + -(-length // 8) * 8) % 2**64
+                    if length == 0:
+                        raise FileFormatError(
+                            f"{self.path.name} is damaged: its heap at {at} has a piece of no size."
+                        )
+                    piece, pieces = piece + length, pieces + 1
+            del found  # it holds the map
+        if pieces == MAX_HEAP_OBJECTS or len(heaps) == MAX_HEAPS:
+            raise FileFormatError(f"{self.path.name} has too many texts of variable length.")
+        self._heaps = heaps
+        return heaps
 
     def text(self, where: str, attribute: str) -> str | None:
         """An attribute that is one text, or None where there is none."""
@@ -355,6 +415,12 @@ class Shards(Hdf5):
 
     def array(self, where: str) -> np.ndarray:
         return self._with(where).array(where)
+
+    def rows(self, where: str) -> Iterator[tuple[int, np.ndarray]]:
+        return self._with(where).rows(where)
+
+    def dtype(self, where: str) -> str:
+        return self._with(where).dtype(where)
 
     def is_bfloat16(self, where: str) -> bool:
         return self._with(where).is_bfloat16(where)

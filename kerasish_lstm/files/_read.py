@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,16 @@ _OTHERS = {
 
 
 def read(path: str | Path, config: Mapping[str, Any] | str | Path | None = None) -> KerasFile:
-    """What is in a Keras file.
+    """What is in a Keras file, without the arrays: see :func:`opened`."""
+    with opened(path, config) as file:
+        return file
+
+
+@contextmanager
+def opened(
+    path: str | Path, config: Mapping[str, Any] | str | Path | None = None
+) -> Iterator[KerasFile]:
+    """What is in a Keras file, whose arrays can be read until the end of the span.
 
     Args:
         path: a ``.keras``, ``.weights.h5`` or legacy ``.h5`` / ``.hdf5`` file; what it is, its
@@ -73,18 +83,22 @@ def read(path: str | Path, config: Mapping[str, Any] | str | Path | None = None)
             raise FileFormatError(
                 f"{path.name} is a .keras file and holds its own config; pass no other."
             )
-        return _read_zip(path)
+        with _zip(path) as found:
+            yield found
+        return
     if path.suffix.lower() == ".json" and magic.lstrip().startswith(b"{"):
-        return _read_sharded(path, given)
+        with _sharded(path, given) as found:
+            yield found
+        return
     if magic != HDF5_MAGIC:
         what = _OTHERS.get(path.suffix.lower(), "neither a zip (.keras) nor HDF5 (.h5)")
         raise FileFormatError(f"{path.name} is {what}. Read are .keras, .weights.h5 and .h5 files.")
     with damaged_if_it_fails(path):
         hdf5 = Hdf5(path, path)
-        try:
-            return _read_hdf5(hdf5, given)
-        finally:
-            hdf5.close()
+    with closing(hdf5):
+        with damaged_if_it_fails(path):
+            found = _read_hdf5(hdf5, given)
+        yield found
 
 
 def _given_config(config: Mapping[str, Any] | str | Path | None) -> Mapping[str, Any] | None:
@@ -104,7 +118,8 @@ def _given_config(config: Mapping[str, Any] | str | Path | None) -> Mapping[str,
     return parsed
 
 
-def _read_zip(path: Path) -> KerasFile:
+@contextmanager
+def _zip(path: Path) -> Iterator[KerasFile]:
     with damaged_if_it_fails(path):
         wanted = {
             "metadata.json": MAX_JSON_BYTES,
@@ -119,17 +134,17 @@ def _read_zip(path: Path) -> KerasFile:
             raise FileFormatError(f"{path.name}: metadata.json names no keras_version.")
         leaves = nodes(config, f"{path.name}: config.json")
         hdf5 = Hdf5(members["model.weights.h5"], path)
-        try:
+    with closing(hdf5):
+        with damaged_if_it_fails(path):
             layers = _keras3.read_layers(hdf5, leaves, version)
-        finally:
-            hdf5.close()
-        return KerasFile(path, "keras", version, tuple(layers), False)
+        yield KerasFile(path, "keras", version, tuple(layers), False)
 
 
-def _read_sharded(path: Path, given: Mapping[str, Any] | None) -> KerasFile:
+@contextmanager
+def _sharded(path: Path, given: Mapping[str, Any] | None) -> Iterator[KerasFile]:
     """Weights in several files, ``name_00000.weights.h5`` ..., and the map of them."""
-    found = read_json(path)
-    weight_map = found.get("weight_map") if isinstance(found, Mapping) else None
+    listing = read_json(path)
+    weight_map = listing.get("weight_map") if isinstance(listing, Mapping) else None
     if not isinstance(weight_map, Mapping):
         raise FileFormatError(
             f"{path.name} is a JSON file without a weight_map, so not the map of sharded weights."
@@ -154,16 +169,13 @@ def _read_sharded(path: Path, given: Mapping[str, Any] | None) -> KerasFile:
             raise FileFormatError(f"{path.name} names the file {shard.name!r}, which {what}.")
     if not paths:
         raise FileFormatError(f"{path.name} has an empty weight_map.")
-    with damaged_if_it_fails(path):
-        budget = Budget(*paths)
-        shards: list[Hdf5] = []
-        try:
-            for shard in paths:
-                shards.append(Hdf5(shard, path, budget))
-            return _read_hdf5(Shards(path, shards), given)
-        finally:
-            for hdf5 in shards:
-                hdf5.close()
+    shards: list[Hdf5] = []
+    with closing(Shards(path, shards)) as hdf5:
+        with damaged_if_it_fails(path):
+            budget = Budget(*paths)
+            shards += (Hdf5(shard, path, budget) for shard in paths)
+            found = _read_hdf5(hdf5, given)
+        yield found
 
 
 def _read_hdf5(file: Hdf5, given: Mapping[str, Any] | None) -> KerasFile:

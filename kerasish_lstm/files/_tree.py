@@ -10,7 +10,7 @@ from typing import Any
 
 from ..config import LSTMConfig
 from ..errors import FileFormatError, KerasishError
-from ..weights import LSTMWeights
+from ._arrays import StoredWeights
 
 MODELS = ("Sequential", "Functional", "Model")
 LSTM_CLASSES = ("LSTM", "CuDNNLSTM", "LSTMCell")
@@ -22,7 +22,7 @@ class FileLayer:
 
     name: its name in the model, the names of nested models before it, joined by ``/``.
     kind: its class.
-    config, weights: of a plain LSTM, in Keras's layout; None for all others.
+    config, weights: of a plain LSTM; None for all others.
     entry, cells: of a layer around LSTMs, and of a cell: ``{"class_name": ..., "config": ...}``,
         and the weights of each cell in Keras's order; None and nothing for all others.
     stored: the dtype in which the file holds them, where NumPy lacks it.
@@ -34,12 +34,12 @@ class FileLayer:
     name: str
     kind: str
     config: LSTMConfig | None
-    weights: LSTMWeights | None
+    weights: StoredWeights | None
     reason: str | None
     has_lstm: bool
     error: KerasishError | None = None
     entry: Mapping[str, Any] | None = None
-    cells: tuple[LSTMWeights, ...] = ()
+    cells: tuple[StoredWeights, ...] = ()
     stored: str | None = None
 
     @property
