@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from kerasish_lstm import load_keras
+from kerasish_lstm import LSTM, StackedLSTM, TimeDistributed, load_keras, save_keras
 from kerasish_lstm.parity import assert_parity
 
 from .fixture_models import checksum, uniform
@@ -101,3 +102,12 @@ def test_loads_and_gives_what_keras_gave(
             assert len(results) == len(keys), name
             for actual, key in zip(results, keys, strict=True):
                 assert_parity(actual, arrays[key], bound=BOUNDS[layer["compute_dtype"]], what=key)
+
+
+def test_a_chain_in_a_time_distributed_is_read(tmp_path: Path) -> None:
+    chain = StackedLSTM([LSTM(3, 2, return_sequences=True), LSTM(2, 5)])
+    module = TimeDistributed(chain)
+    save_keras(module, tmp_path / "m.keras")
+    (again,) = load_keras(tmp_path / "m.keras").values()
+    x = torch.rand(2, 3, 7, 3)
+    assert torch.equal(again(x), module(x))

@@ -259,7 +259,7 @@ def as_lstms(entry: Any, depth: int = 0) -> Any:
 
 def _is_foreign(layer: Mapping[str, Any]) -> bool:
     module, registered = layer.get("module"), layer.get("registered_name")
-    if isinstance(module, str) and not module.startswith(("keras.", "tf_keras.", "tensorflow.")):
+    if isinstance(module, str) and module.split(".")[0] not in ("keras", "tf_keras", "tensorflow"):
         return True
     return isinstance(registered, str) and ">" in registered
 
