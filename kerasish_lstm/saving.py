@@ -100,13 +100,18 @@ def save_keras(
     ``key_0``, ``key_1``, ... A single layer has its own name, if it has one. Without any it is
     called as Keras would: ``lstm``. An LSTMCell is written as an RNN over it.
 
+    In ``.h5`` the weights of what is frozen inside a layer come last, as Keras wants them: a model
+    that loads them alone must have the same parts frozen. A bfloat16 layer is written with zeros in
+    place of an orthogonal initializer, which stops Keras from loading it; its weights are its own.
+
     The state of a stateful layer is not stored, as in Keras. What Keras has no word for
     (``dropout_style``, ``mask_propagation``) is left out; :func:`save_safetensors` keeps it.
 
     Raises:
         ConfigError: what the file cannot hold: another class or a class of your own, a layer that
             has not learnt its input size, an unknown suffix, a name with "/" or one twice, an
-            activation that the target lacks. Nothing has been written then.
+            activation that the target lacks, what the target cannot load. Nothing has been written
+            then.
         FileExistsError: there is a file, and ``overwrite`` is False.
     """
     path = Path(path)
@@ -127,6 +132,8 @@ def save_keras(
         config, weightless = None, list[str]()
     else:
         config, weightless = model.config(batch_size, steps), model.input_names
+    if is_old and target == "tf_keras":
+        model.check_halves()
     opaque = target == "keras3"
     with replacing(path, overwrite) as temporary:
         if form == "keras":
@@ -238,9 +245,15 @@ def _checked(module: Module, name: str | None) -> _Written:
         )
     if type(found) not in _CLASSES:
         raise ConfigError(
-            f"save_keras: a {label} is a class of your own, which Keras does not know. Write a layer "
-            f"of its base class with its weights."
+            f"save_keras: a {label} is a class of your own, which Keras does not know. Write a "
+            "layer of its base class with its weights."
         )
+    for part in found.modules():
+        if isinstance(part, StackedLSTM) and len(set(part.layers)) < len(part.layers):
+            raise ConfigError(
+                f"save_keras: one layer stands twice in this {label}, which no config can say. "
+                "Build the stack of copies (copy.deepcopy)."
+            )
     if any(t.is_meta for t in found.state_dict().values()):
         raise ConfigError(f"save_keras: this {label} is on the meta device; it has no values.")
     if isinstance(found, LSTMCell):
@@ -256,8 +269,6 @@ def _branch(
     name = (module.name if single else None) or key
     if is_chain := keras_class(module) == "Sequential":
         layers = list(module.layers)  # type: ignore[arg-type]
-        if len(set(layers)) < len(layers):
-            Writer("keras").config(module)  # which says what is wrong with it
     found: dict[str, _Written] = {}
     for position, layer in enumerate(layers):
         called = name
@@ -353,11 +364,39 @@ class _Model:
                     f"{str(function).partition('>')[2]!r}, which {self.target} lacks. Write it for "
                     f"target={other!r}, or its weights alone."
                 )
+        both = [m for m in layer.modules() if isinstance(m, Bidirectional)]
+        if self.target == "keras" and any(m.stateful and m.return_state for m in both):
+            raise ConfigError(
+                f"save_keras: the layer {name!r} is a Bidirectional with stateful and "
+                "return_state, on which Keras 3 raises TypeError. Write it for "
+                "target='tf_keras', or build it without one of them."
+            )
+        outer = isinstance(layer, TimeDistributed)
+        if self.target == "tf_keras" and outer and layer.layer.stateful:  # type: ignore[union-attr]
+            raise ConfigError(
+                f"save_keras: the layer {name!r} is a TimeDistributed over a stateful layer, "
+                "whose state tf_keras does not carry on. Write it for target='keras3'."
+            )
         if self.target == "tf_keras" and not re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.\\>-]*", name):
             raise ConfigError(
                 f"save_keras: TensorFlow takes no layer called {name!r}. Use letters, digits, '_', "
                 "'.' and '-', and begin with a letter or a digit."
             )
+
+    def check_halves(self) -> None:
+        """Raises:
+        ConfigError: one direction alone has a bias: in the older layout tf_keras cuts a
+            Bidirectional's arrays in the middle.
+        """
+        for name, layer in self._ordered.items():
+            for part in layer.modules():
+                if isinstance(part, Bidirectional) and (
+                    part.forward_layer.config.use_bias != part.backward_layer.config.use_bias
+                ):
+                    raise ConfigError(
+                        f"save_keras: of the layer {name!r} one direction alone has a bias, which "
+                        "tf_keras cannot load from such a file. Use .keras or .weights.h5."
+                    )
 
     def _input(
         self, name: str, branch: _Branch, batch_size: int | None, steps: int | None

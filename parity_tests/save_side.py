@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
-import tempfile
 import zipfile
-from pathlib import Path
 from typing import Any
 
 
@@ -23,7 +22,7 @@ def loaded(library: str, path: str, inputs: list[Any], weights: list[str]) -> di
     found = {
         "results": _results(model, inputs),
         "layers": {layer.name: _arrays(layer) for layer in model.layers if layer.weights},
-        "frozen": [l.name for l in model.layers if l.weights and not l.trainable_weights],
+        "frozen": [y.name for y in model.layers if y.weights and not y.trainable_weights],
         "classes": {layer.name: type(layer).__name__ for layer in model.layers},
         "model": type(model).__name__,
         "again": [],
@@ -46,30 +45,18 @@ def built(library: str, model: str, weights: list[str]) -> list[dict[str, Any]]:
     kind = keras.Sequential if "input_layers" not in config else keras.Model
     found = []
     for path in weights:
-        made = kind.from_config(config)
+        made = kind.from_config(copy.deepcopy(config))
         made.load_weights(path)
         found.append({layer.name: _arrays(layer) for layer in made.layers if layer.weights})
     return found
-
-
-def saved_again(library: str, path: str, suffix: str) -> bytes:
-    """The file that Keras itself writes of a model."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / f"model{suffix}"
-        _keras(library).models.load_model(path).save(out)
-        return out.read_bytes()
 
 
 def _arrays(layer: Any) -> list[Any]:
     """In float32 where it is bfloat16, which pickles need a library for."""
     import numpy as np
 
-    arrays = []
-    for part in _cells(layer):
-        for array in part.get_weights():
-            array = np.asarray(array)
-            arrays.append(array.astype("float32") if array.dtype.name == "bfloat16" else array)
-    return arrays
+    arrays = [np.asarray(array) for part in _cells(layer) for array in part.get_weights()]
+    return [a.astype("float32") if a.dtype.name == "bfloat16" else a for a in arrays]
 
 
 def _cells(layer: Any) -> list[Any]:

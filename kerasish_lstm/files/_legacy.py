@@ -89,9 +89,9 @@ def _owned(
         if all(len(owners[p]) == _cell_count(nodes[p]) for p in wanting) and (
             len({cell.names for cells in owners.values() for cell in cells}) == len(found)
         ):
-            return owners
+            return {p: _in_order(nodes[p], cells) for p, cells in owners.items()}
     # Keras 3 and tf_keras do not order the weights alike once some of them are frozen.
-    if len({nodes[p].trainable for p in wanting}) > 1 and len(wanting) > 1:
+    if len({t for p in wanting for t in _trainable(nodes[p])}) > 1 and len(wanting) > 1:
         plain = all(nodes[p].parents == nodes[wanting[0]].parents for p in wanting)
         if not plain:
             raise FileFormatError(
@@ -99,12 +99,25 @@ def _owned(
                 "layers are frozen, and the names of the weights do not name the layers. Save the "
                 "model as .keras or .weights.h5 with Keras."
             )
-    order = sorted(wanting, key=lambda p: not nodes[p].trainable)
-    owned: dict[int, list[Arrays]] = {p: [] for p in wanting}
-    for owner, cell in zip([p for p in order for _ in range(_cell_count(nodes[p]))], found,
-                           strict=True):  # fmt: skip
-        owned[owner].append(cell)
-    return owned
+    places = [(p, i, t) for p in wanting for i, t in enumerate(_trainable(nodes[p]))]
+    places.sort(key=lambda place: not place[2])
+    where = {(p, i): cell for (p, i, _), cell in zip(places, found, strict=True)}
+    return {p: [where[p, i] for i in range(_cell_count(nodes[p]))] for p in wanting}
+
+
+def _trainable(node: Node) -> list[bool]:
+    """The flag of each cell of a layer."""
+    cells = node.cells
+    if cells is None:
+        return [node.trainable] * _cell_count(node)
+    return [node.trainable and cell.trainable for cell in cells]
+
+
+def _in_order(node: Node, cells: list[Arrays]) -> list[Arrays]:
+    """A layer's cells in its own order: in the file the frozen ones stand behind the others."""
+    places = sorted(enumerate(_trainable(node)), key=lambda place: not place[1])
+    where = {i: cell for (i, _), cell in zip(places, cells, strict=True)}
+    return [where[i] for i in range(len(cells))]
 
 
 def _cell_count(node: Node) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -168,11 +168,13 @@ class Cell:
 
     group: where Keras 3's files have it, below the layer's own group.
     units, use_bias: as the config has them, whatever they are.
+    trainable: its own flag and those of what is around it, within the layer.
     """
 
     group: str
     units: Any
     use_bias: bool
+    trainable: bool
 
 
 def cells_of(entry: Any, depth: int = 0) -> list[Cell] | None:
@@ -180,17 +182,23 @@ def cells_of(entry: Any, depth: int = 0) -> list[Cell] | None:
     if not isinstance(entry, Mapping) or _is_foreign(entry) or depth > 8:
         return None
     kind, config = entry.get("class_name"), entry.get("config")
+    found = _cells_of(kind, config, depth)
+    frozen = isinstance(config, Mapping) and config.get("trainable") is False
+    return [replace(c, trainable=False) for c in found] if found and frozen else found
+
+
+def _cells_of(kind: Any, config: Any, depth: int) -> list[Cell] | None:
     if kind == "Sequential" and depth:
         layers = config.get("layers") if isinstance(config, Mapping) else config
         return _numbered(layers, "layers", depth)
     if not isinstance(config, Mapping):
         return None
     units = config.get("units", config.get("output_dim"))
-    own = Cell("cell", units, config.get("use_bias") is not False)
+    own = Cell("cell", units, config.get("use_bias") is not False, True)
     if kind in ("LSTM", "CuDNNLSTM"):
         return [own]
     if kind == "LSTMCell":
-        return [Cell("", own.units, own.use_bias)]
+        return [replace(own, group="")]
     if kind == "Bidirectional":
         forward = cells_of(config.get("layer"), depth + 1)
         given = config.get("backward_layer")
@@ -214,7 +222,7 @@ def _below(group: str, cells: list[Cell] | None, rest: list[Cell] | None) -> lis
     """Cells with a group around them, and then others; None where either is."""
     if cells is None or rest is None:
         return None
-    around = [Cell(f"{group}/{c.group}".rstrip("/"), c.units, c.use_bias) for c in cells]
+    around = [replace(c, group=f"{group}/{c.group}".rstrip("/")) for c in cells]
     return [*around, *rest]
 
 
