@@ -14,7 +14,7 @@ from ..errors import FileFormatError, KerasishError
 from ._arrays import is_cudnn, lstm_units
 from ._layers import bare, checked, whole
 from ._open import Hdf5
-from ._tree import FileLayer, Node, hidden, left_out, snake_case
+from ._tree import FileLayer, Node, hidden, left_out
 
 
 def read_layers(file: Hdf5, nodes: list[Node], version: str) -> list[FileLayer]:
@@ -69,19 +69,13 @@ def _group_of(file: Hdf5, node: Node) -> str:
     """``layers/functional/layers/lstm_1``: of each class the second of its model, and so on."""
     group = ""
     for one in (*node.parents, node):
-        name = snake_case(_class(one.kind))
-        count = [snake_case(_class(s)) for s in one.siblings].count(name)
         rooms = [f"{group}/{room}" if group else room for room in _ROOMS]
         room = next((r for r in rooms if file.is_group(r)), rooms[0])
-        group = f"{room}/{name}_{count}" if count else f"{room}/{name}"
+        group = f"{room}/{one.group}"
     return group
 
 
 _ROOMS = ("layers", "_layer_checkpoint_dependencies")  # the second in tf.keras 2.12
-
-
-def _class(kind: str) -> str:
-    return "Functional" if kind == "Model" else kind
 
 
 def _variables(file: Hdf5, group: str, cell: str) -> list[str]:

@@ -87,7 +87,7 @@ def bare(
             f"{file.path.name}: {name!r} has the arrays of {len(paths)} LSTM cells, which make no "
             f"{kind}. Pass config=, the model's config."
         )
-    node = Node(name, kind, entry["config"], (), (), True, False)
+    node = Node(name, kind, entry["config"], (), "", True, False)
     cells = node.cells
     assert cells is not None
     return whole(file, node, checked(node, cells, version), cells, paths)

@@ -111,8 +111,7 @@ def _given_config(config: Mapping[str, Any] | str | Path | None) -> Mapping[str,
         )
     if isinstance(config, str) and config.lstrip().startswith("{"):
         raise ConfigError("config is the text of a JSON; pass json.loads(it), or a file's path.")
-    text = Path(config).read_bytes()
-    parsed = parse_json(text, Path(config).name)
+    parsed = read_json(Path(config))
     if not isinstance(parsed, Mapping):
         raise FileFormatError(f"{Path(config).name} is not the JSON of a model's config.")
     return parsed

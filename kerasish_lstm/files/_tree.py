@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,7 +72,7 @@ class Node:
     kind: str
     config: Mapping[str, Any]
     parents: tuple[Node, ...]
-    siblings: tuple[str, ...]  # the classes of the layers before it in its own model
+    group: str  # its class and number in its own model, as Keras 3 names groups: ``lstm_1``
     trainable: bool  # its own flag and those of all parents
     foreign: bool  # a class of the model's author, whatever its name
 
@@ -141,7 +142,7 @@ def nodes(config: Any, what: str) -> list[Node]:
 def _walk(
     layers: list[Any], parents: tuple[Node, ...], trainable: bool, what: str
 ) -> Iterator[Node]:
-    before: list[str] = []
+    before: Counter[str] = Counter()
     if len(parents) > 64:
         raise FileFormatError(f"{what} nests models more than 64 deep.")
     for position, layer in enumerate(layers):
@@ -152,10 +153,12 @@ def _walk(
         config = config if isinstance(config, Mapping) else {}
         name = config.get("name", layer.get("name"))
         if not isinstance(name, str):
-            name = kind.lower() + (f"_{before.count(kind)}" if kind in before else "")
+            name = kind.lower() + (f"_{before[kind]}" if before[kind] else "")
         own = trainable and config.get("trainable") is not False
-        node = Node(name, kind, config, parents, tuple(before), own, _is_foreign(layer))
-        before.append(kind)
+        group = snake_case("Functional" if kind == "Model" else kind)
+        numbered = f"{group}_{before[f'/{group}']}" if before[f"/{group}"] else group
+        node = Node(name, kind, config, parents, numbered, own, _is_foreign(layer))
+        before.update((kind, f"/{group}"))  # by class, and by group: Model and Functional share one
         if kind in MODELS and isinstance(inside, list):
             yield from _walk(inside, (*parents, node), own, what)
         else:
@@ -231,14 +234,14 @@ def _numbered(layers: Any, group: str, depth: int) -> list[Cell] | None:
     if not isinstance(layers, list):
         return None
     found: list[Cell] = []
-    before: list[str] = []
+    before: Counter[str] = Counter()
     for layer in layers:
         kind = layer.get("class_name") if isinstance(layer, Mapping) else None
         if not isinstance(kind, str):
             return None
         name = snake_case(kind)
-        count = before.count(name)
-        before.append(name)
+        count = before[name]
+        before[name] += 1
         if kind == "InputLayer":
             continue
         inside = _below(
