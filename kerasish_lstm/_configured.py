@@ -3,18 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Protocol, Self, cast
 
+import numpy as np
 import torch
 from torch import nn
 
+from .config import policy_name
+
+
+class Policy(Protocol):
+    """Keras's ``DTypePolicy``, as far as it matters here."""
+
+    @property
+    def name(self) -> str: ...
+
+
 Device = torch.device | str | int | None
-DType = torch.dtype | str | None
+DType = torch.dtype | str | np.dtype[Any] | type[np.generic] | Policy | Mapping[str, Any] | None
 Target = Literal["keras", "tf_keras"]
+
+
+def plain_dtype(dtype: DType) -> torch.dtype | str | None:
+    """A dtype or policy of any form (NumPy's, a Keras policy or its config) as torch's, or a name.
+
+    Raises:
+        ConfigError: a dict that is no policy's config.
+    """
+    if dtype is None or isinstance(dtype, torch.dtype | str):
+        return dtype
+    if isinstance(dtype, Mapping):
+        return policy_name(dtype)
+    if isinstance(dtype, type) and issubclass(dtype, np.generic):
+        return np.dtype(dtype).name
+    name = getattr(dtype, "name", None)
+    return name if isinstance(name, str) else cast(str, dtype)  # which stored_dtype refuses
 
 
 class Configured(nn.Module):
     """A module that Keras has too."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # torch would register a Parameter under the name of a property, which fails.
+        own = getattr(type(self), name, None) if name == "states" else None
+        if isinstance(own, property):
+            own.__set__(self, value)
+        else:
+            super().__setattr__(name, value)
 
     @property
     def trainable(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ._engines import LSTMState
-from .errors import ConfigError, InputError, WeightMismatch
+from .config import is_flag
+from .errors import ConfigError, InputError, StateError, WeightMismatch
 
 Label = Callable[[], str]  # what errors call a layer; composing it at each call would cost time
 InitialState = LSTMState | Sequence[Tensor]
@@ -78,25 +80,41 @@ def as_mask(mask: Any, x: Tensor, label: Label) -> Tensor | None:
     return steps
 
 
-def as_pair(state: Any, units: int, label: Label) -> tuple[Tensor, Tensor]:
-    """(h, c) of what the caller gave as a state."""
+def as_pair(
+    state: Any, units: int, label: Label, called: str = "initial_state"
+) -> tuple[Tensor, Tensor]:
+    """(h, c) of what the caller gave as a state, under the name ``called``."""
     if not isinstance(state, list | tuple):
         raise InputError(
-            f"{label()}: initial_state is a {type(state).__name__}; pass a pair (h, c), a "
+            f"{label()}: {called} is a {type(state).__name__}; pass a pair (h, c), a "
             f"list, a tuple or an LSTMState, each of shape (B, {units})."
         )
     if len(state) != 2:
-        raise InputError(
-            f"{label()}: initial_state has {len(state)} entries; it must have 2, (h, c)."
-        )
+        raise InputError(f"{label()}: {called} has {len(state)} entries; it must have 2, (h, c).")
     for letter, s in zip("hc", state, strict=True):
         if not isinstance(s, Tensor) or s.is_complex():
             raise InputError(
-                f"{label()}: initial_state's {letter} is a "
+                f"{label()}: {called}'s {letter} is a "
                 f"{s.dtype if isinstance(s, Tensor) else type(s).__name__}; pass a real "
                 f"torch.Tensor of shape (B, {units})."
             )
     return state[0], state[1]
+
+
+def as_stored(state: Any, units: int, label: Label) -> LSTMState:
+    """The state that a layer's ``states`` is set to, each (B, U).
+
+    Raises:
+        InputError: no pair of real tensors.
+        StateError: tensors of other shapes.
+    """
+    h, c = as_pair(state, units, label, "states")
+    if h.ndim != 2 or h.shape[1] != units or h.shape != c.shape:
+        raise StateError(
+            f"{label()}: a state must be (h, c), both of shape (B, {units}); "
+            f"given {tuple(h.shape)} and {tuple(c.shape)}."
+        )
+    return LSTMState(h, c)
 
 
 def as_state(state: Any, units: int, x: Tensor, label: Label) -> LSTMState:
@@ -141,14 +159,15 @@ def features_of(input_shape: Any, input_dim: Any, kind: str) -> int | None:
         return None
     shape = tuple(input_shape) if isinstance(input_shape, list | tuple | torch.Size) else ()
     sizes = [n for n in shape if n is not None]
-    if not shape or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
+    if not shape or any(
+        isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1 for n in sizes
+    ):
         given = f"input_shape={input_shape!r}" if input_dim is None else f"input_dim={input_dim!r}"
         raise ConfigError(
             f"{kind}: {given} is not possible; pass the shape of one example as a tuple of "
             "positive integers (None where a size is open), the features last."
         )
-    features: int | None = shape[-1]
-    return features
+    return None if shape[-1] is None else int(shape[-1])
 
 
 def check_features(input_size: int, input_shape: Any, input_dim: Any, kind: str) -> None:
@@ -163,6 +182,17 @@ def check_features(input_size: int, input_shape: Any, input_dim: Any, kind: str)
             f"{kind}: input_shape or input_dim says {features} features and input_size={input_size}"
             " says otherwise. Pass input_size alone."
         )
+
+
+def as_flag(value: Any, keyword: str, kind: str) -> bool:
+    """A flag as the caller gave it.
+
+    Raises:
+        ConfigError: neither True, False, 1 nor 0.
+    """
+    if not is_flag(value):
+        raise ConfigError(f"{kind}: {keyword}={value!r} is a flag; pass True or False.")
+    return bool(value)
 
 
 def as_arrays(weights: Any, label: str) -> list[Any]:

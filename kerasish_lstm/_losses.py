@@ -37,6 +37,7 @@ class WithLosses(nn.Module):
     _activity_regularizer: Callable[[Tensor], Tensor] | None
     _activity_losses: list[Tensor]
     _activity_token: object
+    _reversed = False  # whether those inside are one floor further down in Keras
 
     def _regularize_activity(self, regularizer: Any) -> None:
         """Take an activity regularizer in any of Keras's forms."""
@@ -106,7 +107,7 @@ def _collected(module: WithLosses, top: bool = True) -> Iterator[WithLosses]:
     """A module and those inside it in the order of Keras's ``Layer._flatten_layers``."""
     yield module
     below = list(_below(module))
-    for inner in below if top else reversed(below):
+    for inner in below if top and not module._reversed else reversed(below):
         yield from _collected(inner, top=False)
 
 

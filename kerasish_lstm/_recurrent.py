@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 from . import activations, constraints, initializers, regularizers
-from ._configured import Configured, Device, DType
+from ._configured import Configured, Device, DType, plain_dtype
 from ._dropout import NO_DROPOUT, NO_PLAN, DropoutMasks, DropoutPlan, on_input, prepared
 from ._engines import CastLSTM, LSTMState, TorchLSTM, fused, scan, why_not_fused
 from ._inputs import as_arrays
@@ -398,9 +398,13 @@ class Recurrent(Configured, WithLosses):
         mixed = None if self.config.dtype is None else MIXED.get(self.config.dtype)
         return stored if mixed is None or stored != torch.float32 else mixed
 
-    def _for_engine(self, dtype: torch.dtype | None = None) -> TorchLSTM:
-        """The parameters in the dtype of the arithmetic, which is :attr:`compute_dtype`."""
-        lstm, own = self.lstm, self.compute_dtype
+    def _for_engine(self, dtype: torch.dtype | None = None, *, rounded: bool = True) -> TorchLSTM:
+        """The parameters in the dtype of the arithmetic, which is :attr:`compute_dtype`.
+
+        ``rounded``: to the policy's dtype first, where another is asked for.
+        """
+        lstm = self.lstm
+        own = self.compute_dtype if rounded else lstm.weight_hh_l0.dtype
         dtype = dtype or own
         if dtype == own == lstm.weight_hh_l0.dtype:
             return lstm
@@ -428,9 +432,10 @@ class Recurrent(Configured, WithLosses):
         final_state: bool,
         dropout: DropoutMasks,
         training: bool,
+        lstm: TorchLSTM | None = None,
     ) -> tuple[Tensor, LSTMState]:
         """The recurrence over x (B, T, F), on the engine that can."""
-        lstm = self._for_engine()
+        lstm = self._for_engine() if lstm is None else lstm
         if self.why_not_fused(training) is None:
             return fused(lstm, x, state, lengths, final_state)
         functions = self._activation, self._recurrent_activation
@@ -471,6 +476,7 @@ def stored_dtype(
     dtype: DType, policy: str | None, kind: str
 ) -> tuple[torch.dtype | None, str | None]:
     """The parameters' dtype, and the policy to remember, of what the caller and the config say."""
+    dtype = plain_dtype(dtype)
     if isinstance(dtype, str):
         dtype, policy = None, dtype
     if dtype is not None:

@@ -80,3 +80,17 @@ def check_states(value: Any, size: int, label: str, what: str) -> list[Any] | No
             " or None to forget them."
         )
     return list(value)
+
+
+def of_one_batch(states: Sequence[LSTMState], label: str) -> None:
+    """Refuse states that are set together and are of different batch sizes.
+
+    Raises:
+        StateError: they are.
+    """
+    sizes = [len(state.h) for state in states]
+    if len(set(sizes)) > 1:
+        raise StateError(
+            f"{label}: the states are of the batch sizes {', '.join(map(str, sizes))}; one call "
+            "needs states of one batch size."
+        )

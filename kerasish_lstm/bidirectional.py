@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._configured import Configured, DType
+from ._configured import Configured, DType, plain_dtype
 from ._dropout import DropoutMasks
-from ._inputs import Mask, as_arrays, as_dtype
+from ._engines import LSTMState
+from ._inputs import Mask, as_arrays, as_dtype, as_flag
 from ._losses import WithLosses
 from ._recurrent import result_dtype
-from ._state import check_states
+from ._state import check_states, of_one_batch
 from .errors import ConfigError, InputError, WeightMismatch
 from .lazy import LazyLSTM, take_features
 from .lstm import LSTM
@@ -114,9 +115,9 @@ class Bidirectional(Configured, WithLosses):
             direction.config = direction.config.replace(zero_output_for_mask=zero, use_cudnn=engine)
         self._regularize_activity(activity_regularizer)
         self.activity_regularizer = activity_regularizer
-        self.dtype = dtype
+        self.dtype = plain_dtype(dtype)
         self._result_dtype = result_dtype(dtype, "Bidirectional")
-        self.autocast = bool(autocast)
+        self.autocast = as_flag(autocast, "autocast", "Bidirectional")
         take_features([self.forward_layer, self.backward_layer], input_shape, input_dim)
         if weights is not None:
             warnings.warn(
@@ -293,9 +294,19 @@ class Bidirectional(Configured, WithLosses):
 
     @states.setter
     def states(self, value: Sequence[Tensor] | None) -> None:
+        forward, backward = self._checked_states(value) or (None, None)
+        self.forward_layer.states = forward
+        self.backward_layer.states = backward
+
+    def _checked_states(self, value: Any) -> list[LSTMState] | None:
+        """The states that ``states`` can be set to, of both directions."""
         given = check_states(value, 4, "Bidirectional", "h_f, c_f, h_b, c_b")
-        self.forward_layer.states = given and given[:2]
-        self.backward_layer.states = given and given[2:]
+        forward = self.forward_layer._checked_states(given and given[:2])
+        backward = self.backward_layer._checked_states(given and given[2:])
+        if forward is None or backward is None:
+            return None
+        of_one_batch([forward, backward], "Bidirectional")
+        return [forward, backward]
 
     def reset_state(self) -> None:
         """Begin the next call with zeros, with any batch size. Harmless if not stateful."""

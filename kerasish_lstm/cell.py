@@ -12,7 +12,7 @@ from torch import Tensor
 from ._configured import Device, DType
 from ._dropout import NO_PLAN, DropoutMasks
 from ._engines import LSTMState, input_product, lstm_step
-from ._inputs import InitialState, as_real, as_state, check_features
+from ._inputs import InitialState, as_flag, as_real, as_state, check_features
 from ._recurrent import Recurrent
 from .config import Activation, DropoutStyle, LSTMConfig
 from .errors import InputError
@@ -28,8 +28,8 @@ class LSTMCell(Recurrent):
     Args:
         input_size: F, the number of input features. :class:`LazyLSTMCell` learns it.
         units: U, the size of h and of c.
-        activity_regularizer: of the three tensors that a step returns, as in Keras. It cannot be
-            had in a :class:`StackedLSTM`, which does not run its cells step by step.
+        activity_regularizer: of the three tensors that a step returns, as in Keras. In a
+            :class:`StackedLSTM` those of every step add up.
         autocast: False casts neither x nor the states: a step is computed in the widest dtype
             among them and the policy's.
         The other keywords: as in :class:`LSTM`, of which a cell has those that matter in one step.
@@ -84,6 +84,7 @@ class LSTMCell(Recurrent):
         device: Device = None,
         dtype: DType = None,
     ) -> None:
+        autocast = as_flag(autocast, "autocast", self._kind)
         config = LSTMConfig(
             units=units,
             activation=activation,  # type: ignore[arg-type]  # None becomes linear
@@ -162,12 +163,12 @@ class LSTMCell(Recurrent):
             )
         x = as_real(x, self.lstm.weight_ih_l0, self._describe)
         x = x.to(dtype := self._dtype_of_step(x, states))
+        if training and self._plan != NO_PLAN and isinstance(dropout_masks, DropoutMasks | None):
+            x, dropout_masks = self._masks_of_step(x, dropout_masks or DropoutMasks())
         if states is None:
             state = LSTMState(*(s.to(dtype) for s in self.get_initial_state(len(x))))
         else:
             state = as_state(states, self.units, x, self._describe)
-        if training and self._plan != NO_PLAN and isinstance(dropout_masks, DropoutMasks | None):
-            dropout_masks = self._masks_of_step(x, dropout_masks or DropoutMasks())
         sequence, left = self._dropout(x.unsqueeze(1), dropout_masks, training)
         lstm = self._for_engine(dtype)
         state = lstm_step(
@@ -187,22 +188,33 @@ class LSTMCell(Recurrent):
         given = [s for s in states or () if isinstance(s, Tensor)]
         return reduce(torch.promote_types, [t.dtype for t in (*given, x)], self.compute_dtype)
 
-    def _masks_of_step(self, x: Tensor, given: DropoutMasks) -> DropoutMasks:
-        """The masks given, else those kept, else drawn ones, which are kept."""
+    def _masks_of_step(self, x: Tensor, given: DropoutMasks) -> tuple[Tensor, DropoutMasks]:
+        """The masks given, else those kept, else drawn ones, which are kept; and x for them.
+
+        A batch of one is repeated for a mask of more rows, and a mask of one row for a batch.
+        """
         kept = self._cached_masks
-        for mask, instead in zip(kept, given, strict=True):
-            if mask is not None and instead is None and mask.shape[-2] != len(x):
-                raise InputError(
-                    f"{self._label} keeps dropout masks for a batch of {mask.shape[-2]}; this "
-                    f"batch has {len(x)}. Call reset_dropout_mask() and "
-                    "reset_recurrent_dropout_mask() before another sequence."
-                )
-        wanted = DropoutMasks(*(k if g is None else g for g, k in zip(given, kept, strict=True)))
+        used = [k for g, k in zip(given, kept, strict=True) if g is None and k is not None]
+        sizes = {mask.shape[-2] for mask in used} | {len(x)}
+        if len(sizes - {1}) > 1:
+            held = next(mask.shape[-2] for mask in used if mask.shape[-2] not in (1, len(x)))
+            raise InputError(
+                f"{self._label} keeps dropout masks for a batch of {held}; this batch has "
+                f"{len(x)}. Call reset_dropout_mask() and reset_recurrent_dropout_mask() before "
+                "another sequence."
+            )
+        rows = next(iter(sizes - {1}), 1)
+        fitting = (None if k is None else k.expand(*k.shape[:-2], rows, k.shape[-1]) for k in kept)
+        wanted = DropoutMasks(*(k if g is None else g for g, k in zip(given, fitting, strict=True)))
+        x = x.expand(rows, -1)
         masks = self._masks_of_a_call(x.unsqueeze(1), wanted, True)
         self._cached_masks = DropoutMasks(
-            *(m if g is None else k for g, k, m in zip(given, kept, masks, strict=True))
+            *(
+                m if g is None and k is None else k
+                for g, k, m in zip(given, kept, masks, strict=True)
+            )
         )
-        return masks
+        return x, masks
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._cached_masks = DropoutMasks()

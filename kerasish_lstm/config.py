@@ -180,7 +180,7 @@ class LSTMConfig:
                 )
         for field in _FLAGS:
             value = getattr(self, field)
-            if value not in (True, False):
+            if not is_flag(value):
                 raise ConfigError(f"LSTM: {field}={value!r} is a flag; pass True or False.")
             fix(field, bool(value))
         for field in ("dropout", "recurrent_dropout"):
@@ -304,6 +304,12 @@ class LSTMConfig:
             return cls(**values)
         except ConfigError as error:
             raise ConfigError(f"{label}: {str(error).removeprefix('LSTM: ')}") from error
+
+
+def is_flag(value: Any) -> bool:
+    """Whether it is True or False, or the 1 or 0 that some configs have instead."""
+    is_number = isinstance(value, numbers.Number) or type(value).__name__ in ("bool", "bool_")
+    return is_number and value in (0, 1)
 
 
 def keras_generation(version: str) -> int:

@@ -14,9 +14,9 @@ from ._inputs import (
     InitialState,
     Mask,
     as_mask,
-    as_pair,
     as_sequence,
     as_state,
+    as_stored,
     check_features,
 )
 from ._masks import compact, last_output, spread
@@ -256,20 +256,19 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
 
     @states.setter
     def states(self, value: InitialState | None) -> None:
+        state = self._checked_states(value)
+        if state is None:
+            self._state = None
+        else:
+            self._keep([state], [self.lstm.weight_hh_l0])
+
+    def _checked_states(self, value: Any) -> LSTMState | None:
+        """The state that ``states`` can be set to."""
         if not self.config.stateful:
             raise StateError(
                 f"{self._label} keeps no state; build it with stateful=True, or pass initial_state."
             )
-        if value is None:
-            self._state = None
-            return
-        h, c = as_pair(value, self.units, self._describe)
-        if h.ndim != 2 or h.shape[1] != self.units or h.shape != c.shape:
-            raise StateError(
-                f"{self._label}: a state must be (h, c), both of shape (B, {self.units}); "
-                f"given {tuple(h.shape)} and {tuple(c.shape)}."
-            )
-        self._keep([LSTMState(h, c)], [self.lstm.weight_hh_l0])
+        return None if value is None else as_stored(value, self.units, self._describe)
 
     # The call
 

@@ -18,6 +18,7 @@ import dataclasses
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -48,7 +49,7 @@ from .stacked import StackedLSTM, output_size
 from .time_distributed import TimeDistributed
 
 Format: TypeAlias = Literal["keras", "weights", "h5"]
-KerasTarget: TypeAlias = Literal["keras3", "tf_keras"]
+KerasTarget: TypeAlias = Literal["keras3", "keras", "tf_keras"]
 Module: TypeAlias = (
     LSTM[Any] | LSTMCell | Bidirectional | StackedLSTM | TimeDistributed | nn.LSTM | nn.LSTMCell
 )
@@ -69,6 +70,7 @@ _SNAKE = {
     "TimeDistributed": "time_distributed",
 }
 _VERSIONS = {"keras": "3.15.1", "tf_keras": "2.21.0"}
+_LONGEST_NAME = 255
 
 
 def save_keras(
@@ -90,35 +92,42 @@ def save_keras(
         path: written in one step: it is never half written. The suffix says the format.
         format: ``"keras"``, ``"weights"`` or ``"h5"``; None takes what the suffix says, which of
             ``.h5`` and ``.hdf5`` is the weights alone.
-        target: ``"keras3"`` or ``"tf_keras"``, which loads the model. Either loads the weights
-            alone, but bfloat16 in ``.weights.h5``, which tf_keras loads if it is the target.
+        target: ``"keras3"`` (or ``"keras"``) or ``"tf_keras"``, which loads the model. Either loads
+            the weights alone, but bfloat16 in ``.weights.h5``, which tf_keras loads if it is the
+            target.
         overwrite: replace the file that is there.
         batch_size: of every input. A stateful layer needs one, and takes that of its stored state.
         steps: of every input. A layer with ``unroll=True`` needs it.
 
-    In the model each layer has the name of its key; the layers of a chain their own names, or
-    ``key_0``, ``key_1``, ... A single layer has its own name, if it has one. Without any it is
-    called as Keras would: ``lstm``. An LSTMCell is written as an RNN over it.
+    In the model each layer has the name of its key, whatever its own is; the layers of a chain have
+    their own names where no other layer has them, or else ``key_0``, ``key_1``, ... A layer that
+    is passed without a key has its own name, or is called as Keras would: ``lstm``. A "/" in a name
+    becomes "_". An LSTMCell is written as an RNN over it.
+
+    Each Keras has one ``hard_sigmoid``. A whole model with that of the other generation loads after
+    :func:`register_keras_objects` has been called in the process that loads it.
 
     In ``.h5`` the weights of what is frozen inside a layer come last, as Keras wants them: a model
     that loads them alone must have the same parts frozen. A bfloat16 layer is written with zeros in
     place of an orthogonal initializer, which stops Keras from loading it; its weights are its own.
 
     The state of a stateful layer is not stored, as in Keras. What Keras has no word for
-    (``dropout_style``, ``mask_propagation``) is left out; :func:`save_safetensors` keeps it.
+    (``dropout_style``, ``mask_propagation``) is left out; :func:`save_safetensors` keeps it. So is
+    ``use_cudnn=True``, with which Keras 3 would refuse to run on a CPU: it decides itself.
 
     Raises:
         ConfigError: what the file cannot hold: another class or a class of your own, a layer that
-            has not learnt its input size, an unknown suffix, a name with "/" or one twice, an
-            activation that the target lacks, what the target cannot load. Nothing has been written
-            then.
+            has not learnt its input size, an unknown suffix, a name of more than 255 characters or
+            one twice, an activation that the target lacks, what the target cannot load. Nothing has
+            been written then.
         FileExistsError: there is a file, and ``overwrite`` is False.
     """
     path = Path(path)
     form, is_old = _form(path, format)
     if target not in get_args(KerasTarget):
         raise ConfigError(
-            f"save_keras: target={target!r} is not possible; allowed are 'keras3' and 'tf_keras'."
+            f"save_keras: target={target!r} is not possible; allowed are 'keras3' (or 'keras') and "
+            "'tf_keras'."
         )
     for keyword, value in (("batch_size", batch_size), ("steps", steps)):
         if value is not None and (
@@ -126,7 +135,7 @@ def save_keras(
         ):
             raise ConfigError(f"save_keras: {keyword}={value!r} is no number of 1 or more.")
     check_free(path, overwrite)
-    model = _Model(_branches(modules), "keras" if target == "keras3" else target)
+    model = _Model(_branches(modules), "tf_keras" if target == "tf_keras" else "keras")
     version, layers = _VERSIONS[model.target], model.layers()
     if form == "weights":
         config, weightless = None, list[str]()
@@ -134,7 +143,8 @@ def save_keras(
         config, weightless = model.config(batch_size, steps), model.input_names
     if is_old and target == "tf_keras":
         model.check_halves()
-    opaque = target == "keras3"
+        model.check_activations(config)
+    opaque = target != "tf_keras"
     with replacing(path, overwrite) as temporary:
         if form == "keras":
             assert config is not None
@@ -210,21 +220,26 @@ def _branches(modules: Mapping[str, Module] | Module) -> list[_Branch]:
         ConfigError: see :func:`save_keras`.
     """
     if not isinstance(modules, Mapping):
-        return [_branch("", _checked(modules, None), True, {}, set())]
-    if not modules:
+        named: list[tuple[str, _Written]] = [("", _checked(modules, None))]
+    elif not modules:
         raise ConfigError("save_keras: the dict holds no layer.")
-    for name in modules:
-        _check_name(name)
-    if len({id(m) for m in modules.values()}) < len(modules):
+    elif len({id(m) for m in modules.values()}) < len(modules):
         raise ConfigError(
             "save_keras: one layer stands in the dict twice. Give each its own (copy.deepcopy)."
         )
+    else:
+        keys = [_name(key) for key in modules]
+        named = [(k, _checked(m, k)) for k, m in zip(keys, modules.values(), strict=True)]
     counts, taken = dict[str, int](), set[str]()
-    single = len(modules) == 1
-    return [
-        _branch(name, _checked(module, name), single, counts, taken)
-        for name, module in modules.items()
-    ]
+    own = Counter(name for key, module in named for name in _own_names(key, module))
+    return [_branch(key, module, own, counts, taken) for key, module in named]
+
+
+def _own_names(key: str, module: _Written) -> list[str]:
+    """The names that a module's layers come with."""
+    if keras_class(module) != "Sequential":
+        return [key or _name(module.name)] if key or module.name else []
+    return [_name(layer.name) for layer in module.layers if layer.name]  # type: ignore[union-attr]
 
 
 def _checked(module: Module, name: str | None) -> _Written:
@@ -232,7 +247,12 @@ def _checked(module: Module, name: str | None) -> _Written:
     label = type(module).__name__ + ("" if name is None else f" {name!r}")
     found: Any = module
     if isinstance(module, nn.LSTM | nn.LSTMCell):
-        found = from_torch(module, name=name)
+        try:
+            found = from_torch(module, name=name)
+        except ConfigError as error:
+            first = "Pass save_keras the result of from_torch(module, inference_only=True)"
+            told = str(error).replace("Pass inference_only=True", first)
+            raise ConfigError(f"save_keras: {told}") from error
     if type(found) not in _CLASSES and not isinstance(found, _CLASSES):
         raise ConfigError(
             f"save_keras: a {type(module).__module__}.{label} is not one of "
@@ -262,20 +282,30 @@ def _checked(module: Module, name: str | None) -> _Written:
 
 
 def _branch(
-    key: str, module: _Written, single: bool, counts: dict[str, int], taken: set[str]
+    key: str, module: _Written, own: Counter[str], counts: dict[str, int], taken: set[str]
 ) -> _Branch:
-    """A module's layers by name; a chain's one after the other."""
+    """A module's layers by name; a chain's one after the other.
+
+    Args:
+        own: how many layers of the model come with a name.
+        counts: of the names that were made.
+        taken: the names that were given.
+    """
     layers: Sequence[Any] = [module]
-    name = (module.name if single else None) or key
+    name = key or (_name(module.name) if module.name else "")
     if is_chain := keras_class(module) == "Sequential":
         layers = list(module.layers)  # type: ignore[arg-type]
     found: dict[str, _Written] = {}
     for position, layer in enumerate(layers):
         called = name
         if is_chain:
-            called = layer.name or (f"{name}_{position}" if name else "")
-        called = called or numbered(_SNAKE[keras_class(layer)], counts)
-        _check_name(called)
+            called = _name(layer.name) if layer.name else ""
+            if own[called] != 1:
+                called = f"{name}_{position}" if name else ""
+        while not called:
+            made = numbered(_SNAKE[keras_class(layer)], counts)
+            called = "" if made in own else made
+        called = _name(called)
         if called in taken:
             raise ConfigError(
                 f"save_keras: two layers would be called {called!r}. Give one another name."
@@ -285,17 +315,28 @@ def _branch(
     return _Branch(found)
 
 
-def _check_name(name: Any) -> None:
+def _name(given: Any) -> str:
+    """A layer's name in the model.
+
+    Raises:
+        ConfigError: Keras or its files have no room for it.
+    """
+    name = given.replace("/", "_") if isinstance(given, str) else ""
     if (
-        not isinstance(name, str)
-        or not name
-        or any(c in name for c in "/\0")
+        not name
+        or "\0" in name
         or name in (".", "..", "top_level_model_weights")
         or name != name.encode(errors="replace").decode()
     ):
         raise ConfigError(
-            f"save_keras: a layer cannot be called {name!r}: pass a string without '/'."
+            f"save_keras: a layer cannot be called {given!r}: pass another string, not empty."
         )
+    if len(name) > _LONGEST_NAME:
+        raise ConfigError(
+            f"save_keras: a layer's name may have {_LONGEST_NAME} characters, for the header of an "
+            f"HDF5 file is small; {name[:20]!r}... has {len(name)}."
+        )
+    return name
 
 
 class _Model:
@@ -342,28 +383,22 @@ class _Model:
         writer = Writer(self.target)
         written = dict[str, dict[str, Any]]()
         for name, layer in self._ordered.items():
-            one = writer.wrapped(layer)
-            written[name] = _buildable({**one, "config": {**one["config"], "name": name}})
-            self._check(name, layer, written[name])
+            self._check(name, layer)
+            try:
+                one = writer.wrapped(layer)
+            except ConfigError as error:
+                raise ConfigError(f"save_keras: the layer {name!r}: {error}") from error
+            written[name] = _loadable({**one, "config": {**one["config"], "name": name}})
         config = self._sequential if self.is_sequential else self._functional
         return config(inputs, written)
 
     def _with_inputs(self) -> Iterator[tuple[str, _Branch]]:
         return zip(self.input_names, self.branches, strict=True)
 
-    def _check(self, name: str, layer: _Written, config: Mapping[str, Any]) -> None:
+    def _check(self, name: str, layer: _Written) -> None:
         """Raises:
         ConfigError: the target cannot load this.
         """
-        for entry in mappings(config):
-            function = entry.get("config")
-            if entry.get("registered_name") == "function" and str(function).startswith("kerasish"):
-                other = "tf_keras" if self.target == "keras" else "keras3"
-                raise ConfigError(
-                    f"save_keras: the layer {name!r} has the activation "
-                    f"{str(function).partition('>')[2]!r}, which {self.target} lacks. Write it for "
-                    f"target={other!r}, or its weights alone."
-                )
         both = [m for m in layer.modules() if isinstance(m, Bidirectional)]
         if self.target == "keras" and any(m.stateful and m.return_state for m in both):
             raise ConfigError(
@@ -372,6 +407,12 @@ class _Model:
                 "target='tf_keras', or build it without one of them."
             )
         outer = isinstance(layer, TimeDistributed)
+        if outer and any(_has_several_results(part) for part in layer.modules()):
+            raise ConfigError(
+                f"save_keras: the layer {name!r} is a TimeDistributed over a layer with several "
+                "results (return_state, or merge_mode=None), which no Keras can load. Build it "
+                "with one, or write its weights alone."
+            )
         if self.target == "tf_keras" and outer and layer.layer.stateful:  # type: ignore[union-attr]
             raise ConfigError(
                 f"save_keras: the layer {name!r} is a TimeDistributed over a stateful layer, "
@@ -397,6 +438,19 @@ class _Model:
                         f"save_keras: of the layer {name!r} one direction alone has a bias, which "
                         "tf_keras cannot load from such a file. Use .keras or .weights.h5."
                     )
+
+    def check_activations(self, config: Mapping[str, Any] | None) -> None:
+        """Raises:
+        ConfigError: an activation of Keras 3's, as a function that tf_keras does not look up in an
+            HDF5 file.
+        """
+        for entry in mappings(config):
+            function = entry.get("config")
+            if entry.get("registered_name") == "function" and str(function).startswith("kerasish"):
+                raise ConfigError(
+                    "save_keras: a layer has the activation 'hard_sigmoid' of Keras 3, which "
+                    "tf_keras cannot load from such a file. Use .keras, or write the weights alone."
+                )
 
     def _input(
         self, name: str, branch: _Branch, batch_size: int | None, steps: int | None
@@ -489,19 +543,27 @@ class _Model:
         }
 
 
-def _buildable(config: Any) -> Any:
-    """A config whose bfloat16 layers do not draw orthogonal matrices, which neither Keras can, not
-    even to load others in their place."""
+def _loadable(config: Any) -> Any:
+    """A config without what stops Keras: bfloat16 layers that draw orthogonal matrices, which
+    neither Keras can, not even to load others in their place; cuDNN on a CPU; "/" in a name."""
     if isinstance(config, list):
-        return [_buildable(one) for one in config]
+        return [_loadable(one) for one in config]
     if not isinstance(config, Mapping):
         return config
-    found = {key: _buildable(value) for key, value in config.items()}
+    found = {key: _loadable(value) for key, value in config.items()}
+    if found.get("use_cudnn") is True:
+        del found["use_cudnn"]
+    if isinstance(found.get("name"), str):
+        found["name"] = found["name"].replace("/", "_")
     if policy_name(config.get("dtype")) == "bfloat16":
         for key in ("kernel_initializer", "recurrent_initializer"):
             if str((found.get(key) or {}).get("class_name")).startswith("Orthogonal"):
                 found[key] = {**found[key], "class_name": "Zeros", "config": {}}
     return found
+
+
+def _has_several_results(part: nn.Module) -> bool:
+    return bool(getattr(part, "return_state", False)) or getattr(part, "merge_mode", "") is None
 
 
 def _unrolls(part: nn.Module) -> bool:

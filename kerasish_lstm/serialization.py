@@ -16,16 +16,18 @@ Sources: ``get_config`` and ``from_config`` of Keras 3.15.1 and tf_keras 2.21
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, get_args
 
 import numpy as np
-import torch
 from torch import nn
 
 from . import constraints, initializers, regularizers
 from ._configured import Device, DType, Target
+from ._inputs import as_flag, check_features
+from ._members import output_size
 from ._objects import serialize
 from ._recurrent import MIXED, Recurrent, result_dtype
 from .bidirectional import Bidirectional
@@ -42,7 +44,7 @@ from .config import (
 from .errors import ConfigError
 from .lazy import LazyLSTM, LazyLSTMCell
 from .lstm import LSTM
-from .stacked import FLAGS, StackedLSTM, output_size
+from .stacked import FLAGS, StackedLSTM
 from .time_distributed import TimeDistributed
 
 # The name that a target gives an activation of kerasish_lstm.ACTIVATIONS, where it has one.
@@ -257,10 +259,11 @@ class Writer:
         return found
 
     def stacked(self, module: StackedLSTM) -> dict[str, Any]:
-        if len(set(module.layers)) < len(module.layers):
+        shares = len(set(module.layers)) < len(module.layers)
+        if shares and (self.beside or not module.of_cells):
             raise ConfigError(
-                f"{module._label}: one layer stands in it twice, which no config can say. Build "
-                "the stack of copies (copy.deepcopy)."
+                f"{module._label}: one layer stands in it twice, which no config can say: it would "
+                "come back as two. Build the stack of copies (copy.deepcopy)."
             )
         if not module.of_cells:
             return self._chain(module)
@@ -437,6 +440,7 @@ class Reader:
             backward,
             activity_regularizer=config.get("activity_regularizer"),
             name=entry.name,
+            autocast=_autocast(config, "Bidirectional"),
             dtype=self._result_dtype(entry, layer),
         )
         if is_multi_backend(self.version):  # it knew no zero_output_for_mask
@@ -454,13 +458,17 @@ class Reader:
                     "input, (B, T, F); transpose the input and the output."
                 )
         cells = self._cells(config.get("cell"), size or _only(entry.sizes(3)))
-        last = cells[-1] if isinstance(cells, list) else cells
+        listed = cells if isinstance(cells, list) else [cells]
+        dtype = self._result_dtype(entry, listed[-1])
+        if self.dtype is None and not all(cell.config.autocast for cell in listed):
+            dtype = policy_name(entry.config.get("dtype"))  # no cast but the wrapper's is sure
         module = (cls or StackedLSTM)(
             cells,
             **{flag: config[flag] for flag in FLAGS if flag in config},
             activity_regularizer=config.get("activity_regularizer"),
             name=entry.name,
-            dtype=self._result_dtype(entry, last),
+            autocast=_autocast(config, "RNN"),
+            dtype=dtype,
         )
         return _frozen_as(module, config)
 
@@ -516,6 +524,7 @@ class Reader:
             layer,
             activity_regularizer=config.get("activity_regularizer"),
             name=entry.name,
+            autocast=_autocast(config, "TimeDistributed"),
             dtype=self._result_dtype(entry, last),
         )
         return _frozen_as(module, config)
@@ -652,6 +661,8 @@ def from_config(
                 f"input_size={input_size!r} is not possible; pass 1 or more, or None."
             )
         entry = Entry.of(config, [name for name, kind in _OURS.items() if kind is own])
+        if input_size is not None and isinstance(entry.config, Mapping):
+            _check_size(entry, input_size)
         if _OURS.get(entry.kind) is not own:
             known = f"{', '.join(_OURS)} and what they hold"
             advice = f"this package has {known}."
@@ -665,8 +676,23 @@ def from_config(
     return reader.build(entry, input_size, cls)  # type: ignore[no-any-return]
 
 
+def _check_size(entry: Entry, input_size: int) -> None:
+    """Refuse another size than the config's own keywords say, as the constructors do.
+
+    Old Keras's first layers have the shape of their batches beside these; it was never compared.
+    """
+    config = entry.config
+    if any(config.get(key) for key in ("batch_input_shape", "batch_shape")):
+        return
+    shape = config.get("input_shape")
+    said = _last_of([config.get("input_dim")], 1)
+    said += _last_of(shape, len(shape)) if isinstance(shape, list | tuple) else []
+    for size in said:
+        check_features(input_size, None, size, entry.kind)
+
+
 def of_a_file(entry: Mapping[str, Any], input_size: int, version: str, dtype: DType) -> nn.Module:
-    """The layer of a config in a file, its weights not set yet.
+    """The layer of a config in a file, on the meta device: it has no weights yet.
 
     Args:
         entry: ``{"class_name": ..., "config": ...}``. Code of the author in it (an initializer, a
@@ -679,7 +705,7 @@ def of_a_file(entry: Mapping[str, Any], input_size: int, version: str, dtype: DT
     found.must_be(tuple(_OURS))
     reader = Reader(version, "meta", dtype, of_a_file=True)  # "meta" draws no initial weights
     module: nn.Module = reader.build(found, input_size)
-    return module.to_empty(device=torch.get_default_device())
+    return module
 
 
 def _kind_of(config: Mapping[str, Any], asked: Sequence[str]) -> str:
@@ -714,7 +740,8 @@ def _last_of(shape: Any, rank: int) -> list[int]:
     if not isinstance(shape, list | tuple) or len(shape) != rank:
         return []
     last = shape[-1]
-    return [last] if isinstance(last, int) and not isinstance(last, bool) and last > 0 else []
+    is_size = isinstance(last, numbers.Integral) and not isinstance(last, bool)
+    return [int(last)] if is_size and last > 0 else []
 
 
 def _only(sizes: list[int]) -> int | None:
@@ -731,6 +758,11 @@ def _frozen_as(module: nn.Module, config: Mapping[str, Any]) -> nn.Module:
         for parameter in module.parameters():
             parameter.requires_grad = False
     return module
+
+
+def _autocast(config: Mapping[str, Any], kind: str) -> bool:
+    """Keras writes no such entry; it takes it, as any keyword."""
+    return as_flag(config.get("autocast", True), "autocast", kind)
 
 
 def _label(kind: str, name: str | None) -> str:

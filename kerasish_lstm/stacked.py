@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ._configured import Configured, DType
-from ._dropout import DropoutMasks
+from ._configured import Configured, DType, plain_dtype
+from ._dropout import DropoutMasks, on_input
 from ._engines import LSTMState
-from ._inputs import Mask, as_arrays, as_dtype, as_mask, as_pair, as_sequence, as_state
+from ._inputs import (
+    Mask,
+    as_arrays,
+    as_dtype,
+    as_flag,
+    as_mask,
+    as_sequence,
+    as_state,
+    as_stored,
+)
 from ._losses import WithLosses
 from ._masks import cleared, compact, last_output, spread
-from ._recurrent import Recurrent, result_dtype, stored_dtype
-from ._state import Stateful, check_states
+from ._members import Layer, are_cells, output_size, parts_of
+from ._recurrent import MIXED, result_dtype, stored_dtype
+from ._state import Stateful, check_states, of_one_batch
+from ._stepwise import Run, record_losses, run_of
 from .bidirectional import Bidirectional
 from .cell import LSTMCell
 from .errors import ConfigError, InputError, StateError, WeightMismatch
 from .lazy import learn, take_features
-from .lstm import LSTM
 from .masking import RULES, compute_mask, of_rnn
 
-Layer: TypeAlias = LSTM[Any] | Bidirectional
+__all__ = ["FLAGS", "MaskPropagation", "StackedLSTM", "output_size"]
+
 MaskPropagation = Literal["keras_3.15", "keras_3.16", "explicit"]
 FLAGS = (
     "return_sequences",
@@ -68,8 +79,10 @@ class StackedLSTM(Configured, Stateful, WithLosses):
 
     Shapes: x (B, T, F); the output is that of the last cell or layer.
 
-    A cell that stands in it twice has one set of weights, counted once, as in Keras. Hooks on the
-    cells do not fire: the stack runs them over whole sequences, not step by step.
+    A cell that stands in it twice has one set of weights, counted once, and one set of dropout
+    masks a call, as in Keras. Hooks on the cells do not fire: the stack runs them over whole
+    sequences. A cell's activity regularizer adds the losses of every step, masked ones too, and
+    those of the calls that Keras makes before the first step; it makes a call slower.
 
     Raises:
         ConfigError: no layer, cells among layers, sizes that do not fit, a layer below the last
@@ -101,28 +114,28 @@ class StackedLSTM(Configured, Stateful, WithLosses):
         super().__init__()
         self.is_one_cell = isinstance(layers, LSTMCell)
         members: Sequence[Any] = [layers] if isinstance(layers, LSTMCell) else layers
-        self.of_cells = _of_cells(members)
+        self.of_cells = are_cells(members)
         self.layers = nn.ModuleList(members)
-        flags = (
+        values = (
             return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask,
         )  # fmt: skip
-        for flag, value in zip(FLAGS, flags, strict=True):
-            if value not in (True, False):
-                raise ConfigError(f"StackedLSTM: {flag}={value!r} is a flag; pass True or False.")
+        self._flags = {
+            flag: as_flag(value, flag, "StackedLSTM")
+            for flag, value in zip(FLAGS, values, strict=True)
+        }
+        self.autocast = as_flag(autocast, "autocast", "StackedLSTM")
+        self._take_dtype(dtype)
         if name is not None and (not isinstance(name, str) or "/" in name):
             raise ConfigError(
                 f"StackedLSTM: name={name!r} is not possible; pass a string without '/'."
             )
-        given = dict(zip(FLAGS, flags, strict=True)) | {
-            "dtype": dtype, "activity_regularizer": activity_regularizer,
-        }  # fmt: skip
-        own = {k: v for k, v in given.items() if v} | ({} if autocast else {"autocast": False})
+        given = self._flags | {"dtype": self.dtype, "activity_regularizer": activity_regularizer}
+        own = {k: v for k, v in given.items() if v} | ({} if self.autocast else {"autocast": False})
         if not self.of_cells and own:
             raise ConfigError(
                 f"StackedLSTM: {', '.join(f'{k}={v!r}' for k, v in own.items())} belongs to a "
                 "stack of cells. A chain of layers has the flags of its layers: set it there."
             )
-        self._flags = dict(zip(FLAGS, map(bool, flags), strict=True))
         self._regularize_activity(activity_regularizer)
         self.activity_regularizer = activity_regularizer
         if mask_propagation not in get_args(MaskPropagation):
@@ -132,21 +145,22 @@ class StackedLSTM(Configured, Stateful, WithLosses):
             )
         self.mask_propagation = mask_propagation
         self.name = name
-        self.dtype = dtype
-        self._result_dtype = result_dtype(dtype, "StackedLSTM")
-        self._stored_dtype = stored_dtype(dtype, None, "StackedLSTM")[0]
-        self.autocast = bool(autocast)
         self._state = None
-        take_features(_parts(self.layers[0]), input_shape, input_dim)
+        take_features(parts_of(self.layers[0]), input_shape, input_dim)
         self._fit_sizes()
         if not trainable:
             self.trainable = False
+
+    def _take_dtype(self, dtype: DType) -> None:
+        self.dtype = plain_dtype(dtype)
+        self._result_dtype = result_dtype(dtype, "StackedLSTM")
+        self._stored_dtype = stored_dtype(dtype, None, "StackedLSTM")[0]
 
     def _fit_sizes(self) -> None:
         """Tell lazy layers the size of the one below; refuse sizes that do not fit."""
         for position, (below, layer) in enumerate(zip(self.layers, self.layers[1:], strict=False)):
             size = output_size(below)
-            for part in _parts(layer):
+            for part in parts_of(layer):
                 if is_lazy(part.lstm.weight_ih_l0):
                     learn(part, size)
                 if part.input_size != size:
@@ -156,6 +170,10 @@ class StackedLSTM(Configured, Stateful, WithLosses):
                     )
 
     # What it is
+
+    @property
+    def _reversed(self) -> bool:  # type: ignore[override]  # Keras's cells are in StackedRNNCells
+        return self.of_cells
 
     @property
     def _members(self) -> list[Any]:
@@ -193,7 +211,7 @@ class StackedLSTM(Configured, Stateful, WithLosses):
     @property
     def input_size(self) -> int:
         """F, or 0 while a lazy one has not learnt it."""
-        return _parts(self.layers[0])[0].input_size
+        return parts_of(self.layers[0])[0].input_size
 
     @property
     def _label(self) -> str:
@@ -247,9 +265,13 @@ class StackedLSTM(Configured, Stateful, WithLosses):
 
     @property
     def states(self) -> Any:
-        """The stored states of a stateful stack, as a call takes them, or None."""
+        """The stored states of a stateful stack, or None before a call.
+
+        Of cells as a call takes them: a pair (h, c) for each, or (h, c) of one cell that was given
+        without a list. Of a chain those of its stateful layers alone, in one flat tuple.
+        """
         if self.of_cells:
-            return self._state
+            return self._state[0] if self._state and self.is_one_cell else self._state
         held = [layer.states for layer in self._members if layer.stateful]
         return None if any(s is None for s in held) else tuple(t for s in held for t in s)
 
@@ -260,30 +282,38 @@ class StackedLSTM(Configured, Stateful, WithLosses):
                 f"{self._label} keeps no state; build it with stateful=True, or pass initial_state."
             )
         if self.of_cells:
-            what = "a pair (h, c) for each cell"
-            given = check_states(value, len(self.layers), self._label, what)
-            if given is None:
-                self._state = None
-                return
-            weights = [cell.lstm.weight_hh_l0 for cell in self._members]
-            pairs = []
-            for i, (pair, cell) in enumerate(zip(given, self._members, strict=True)):
-                h, c = as_pair(pair, cell.units, lambda i=i: f"{self._label}, cell {i}")  # type: ignore[misc]
-                if h.ndim != 2 or h.shape != c.shape or h.shape[1] != cell.units:
-                    raise StateError(
-                        f"{self._label}, cell {i}: a state must be (h, c), both of shape (B, "
-                        f"{cell.units}); given {tuple(h.shape)} and {tuple(c.shape)}."
-                    )
-                pairs.append(LSTMState(h, c))
-            self._keep(pairs, weights, self._stored_dtype)
+            self._set_states_of_cells(value)
             return
         keeping = [layer for layer in self._members if layer.stateful]
         sizes = [4 if isinstance(layer, Bidirectional) else 2 for layer in keeping]
         what = "h and c of each stateful LSTM, h_f, c_f, h_b, c_b of each Bidirectional"
         given = check_states(value, sum(sizes), self._label, what)
-        for layer, size in zip(keeping, sizes, strict=True):
-            layer.states = given and given[:size]
+        parts = []
+        for size in sizes:
+            parts.append(given and given[:size])
             given = given and given[size:]
+        checked = [  # all of them before one is written
+            layer._checked_states(part) for layer, part in zip(keeping, parts, strict=True)
+        ]
+        pairs = [[s] if isinstance(s, LSTMState) else s or [] for s in checked]
+        of_one_batch([state for listed in pairs for state in listed], self._label)
+        for layer, part in zip(keeping, parts, strict=True):
+            layer.states = part
+
+    def _set_states_of_cells(self, value: Any) -> None:
+        if self.is_one_cell and isinstance(value, list | tuple) and len(value) == 2:
+            value = [value]
+        what = "(h, c)" if self.is_one_cell else "a pair (h, c) for each cell"
+        given = check_states(value, len(self.layers), self._label, what)
+        if given is None:
+            self._state = None
+            return
+        pairs = [
+            as_stored(pair, cell.units, lambda i=i: f"{self._label}, cell {i}")  # type: ignore[misc]
+            for i, (pair, cell) in enumerate(zip(given, self._members, strict=True))
+        ]
+        of_one_batch(pairs, self._label)
+        self._keep(pairs, [cell.lstm.weight_hh_l0 for cell in self._members], self._stored_dtype)
 
     def reset_state(self) -> None:
         """Begin the next call with zeros, with any batch size. Harmless if not stateful."""
@@ -352,24 +382,30 @@ class StackedLSTM(Configured, Stateful, WithLosses):
         steps = as_mask(mask, x, self._describe)
         if self.autocast:
             x, initial_state = (as_dtype(v, self._result_dtype) for v in (x, initial_state))
+        if not x.is_floating_point():
+            x = x.to(cells[0].compute_dtype)
         states = self._begin(x, initial_state)
         if self.go_backwards:
             x = x.flip(1)
             steps = None if steps is None else steps.flip(1)
-        x = x.to(cells[0].compute_dtype)
-        lengths = None
+        whole, lengths = x, None
         if steps is not None:
             x, lengths = compact(x, steps)
         final_state = self.return_state or self.stateful
-        ends = []
+        ends, runs = [], list[Run]()
+        mixed = str(self.dtype) in MIXED
         for cell, state, given in zip(cells, states, masks, strict=True):
             if lengths is not None and cell is not cells[0]:
                 x = cleared(x, lengths)
-            x = x.to(cell.compute_dtype)
-            x, dropout = cell._dropout(x, given, training)
+            run = run_of(cell, x, state, given, runs, training, mixed=mixed)
+            x, dropout = on_input(x.to(run.dtype), run.masks, cell._plan)
             begin = LSTMState(*(s.to(x.dtype) for s in state))
-            x, end = cell._recur(x, begin, lengths, final_state, dropout, training)
+            x, end = cell._recur(x, begin, lengths, final_state, dropout, training, run.lstm)
             ends.append(end)
+            runs.append(run)
+        if any(cell._activity_regularizer is not None for cell in cells):
+            flags = {flag: self._flags[flag] for flag in ("go_backwards", "unroll")}
+            record_losses(runs, whole, steps, states, **flags, in_a_list=not self.is_one_cell)
 
         if steps is None:
             output = x if self.return_sequences else x[:, -1]
@@ -437,56 +473,6 @@ class StackedLSTM(Configured, Stateful, WithLosses):
             mask = mask[0] if isinstance(mask, list | tuple) else mask
         last = result[:outputs]
         return (*last, *states) if states or len(last) > 1 else last[0]
-
-
-def _of_cells(layers: Any) -> bool:
-    """Whether these are cells; an error if they are a mixture, or neither."""
-    if not isinstance(layers, list | tuple | nn.ModuleList) or len(layers) == 0:
-        raise ConfigError(
-            f"StackedLSTM: layers is {layers!r}; pass a list of LSTMCell, or of LSTM and "
-            "Bidirectional layers."
-        )
-    cells = [isinstance(layer, LSTMCell) for layer in layers]
-    if all(cells):
-        for position, cell in enumerate(layers):
-            if cell._activity_regularizer is not None:
-                raise ConfigError(
-                    f"StackedLSTM: cell {position} has an activity_regularizer, which in Keras "
-                    "adds a loss at every step; the cells of a stack run over whole sequences. "
-                    "Give it to the StackedLSTM, where it regularizes what the stack returns."
-                )
-        return True
-    for position, layer in enumerate(layers):
-        if not isinstance(layer, LSTM | Bidirectional):
-            raise ConfigError(
-                f"StackedLSTM: layer {position} is a {type(layer).__name__}; pass a list of LSTM "
-                "and Bidirectional layers, or of LSTMCell alone."
-            )
-    for position, layer in enumerate(layers[:-1]):
-        if not layer.return_sequences:
-            raise ConfigError(
-                f"StackedLSTM: layer {position} gives its last output alone, and another layer "
-                "stands above it. Build it with return_sequences=True."
-            )
-        if isinstance(layer, Bidirectional) and layer.merge_mode is None:
-            raise ConfigError(
-                f"StackedLSTM: layer {position} gives two outputs (merge_mode=None), and another "
-                "layer stands above it. Choose a merge mode."
-            )
-    return False
-
-
-def _parts(layer: Any) -> list[Recurrent]:
-    if isinstance(layer, Bidirectional):
-        return [layer.forward_layer, layer.backward_layer]
-    return [layer]
-
-
-def output_size(layer: Any) -> int:
-    if isinstance(layer, Bidirectional):
-        forward, backward = (part.units for part in _parts(layer))
-        return forward + backward if layer.merge_mode == "concat" else max(forward, backward)
-    return int(layer.units)
 
 
 def _leaving_mask(stack: Any, mask: Tensor | None) -> Any:

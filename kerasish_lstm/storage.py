@@ -48,6 +48,7 @@ from .time_distributed import TimeDistributed
 Module = LSTM[Any] | LSTMCell | Bidirectional | StackedLSTM | TimeDistributed
 
 _FORMAT = 1
+_LONGEST_HEADER = 100_000_000  # of the safetensors library
 _CLASSES: dict[str, type[Module]] = {
     kind.__name__: kind for kind in (LSTM, LSTMCell, Bidirectional, StackedLSTM, TimeDistributed)
 }
@@ -86,7 +87,9 @@ def save_safetensors(
 
     Raises:
         ConfigError: a layer that has not learnt its input size; a class of your own; a callable in
-            its config; no layer; names that cannot be told apart.
+            its config; a stack in which one layer stands twice (a file would make two of it); no
+            layer; names that are no text or cannot be told apart; a ``provenance`` or ``golden``
+            that is no dict, or that JSON cannot hold. Nothing has been written then.
     """
     from . import __version__
 
@@ -94,7 +97,9 @@ def save_safetensors(
     if isinstance(module, Mapping):
         if not module:
             raise ConfigError("save_safetensors: the dict holds no layer.")
-        head["layers"] = {name: _head_of(layer) for name, layer in module.items()}
+        for name in module:
+            _check_name(name)
+        head["layers"] = {name: _head_of(layer, name) for name, layer in module.items()}
         tensors: dict[str, torch.Tensor] = {}
         for name, layer in module.items():
             found = {f"{name}.{k}": t for k, t in _tensors(layer).items()}
@@ -108,16 +113,67 @@ def save_safetensors(
         head |= _head_of(module)
         tensors = _tensors(module)
     if provenance is not None:
+        _as_json(provenance, "provenance")
         head["provenance"] = dict(provenance)
-    metadata = {"format": "pt", "kerasish_lstm": json.dumps(head)}  # "pt": other libraries ask
+    metadata = {"format": "pt", "kerasish_lstm": _as_json(head, "the config", True)}
     if golden is not None:
-        metadata["kerasish_lstm_golden"] = json.dumps(golden)
-    write_atomically(Path(path), save(tensors, metadata))
+        metadata["kerasish_lstm_golden"] = _as_json(golden, "golden")
+    data = save(tensors, metadata)
+    if (length := int.from_bytes(data[:8], "little")) > _LONGEST_HEADER:
+        raise ConfigError(
+            f"save_safetensors: what is to be kept beside the tensors takes {length} bytes; "
+            f"safetensors reads {_LONGEST_HEADER} at most. Leave out some of golden or provenance."
+        )
+    write_atomically(Path(path), data)
 
 
-def _head_of(module: Module) -> dict[str, Any]:
-    """What the metadata says of one layer."""
+def _check_name(name: Any) -> None:
+    """Refuse what cannot be the name of a layer in the file."""
+    if not isinstance(name, str):
+        raise ConfigError(
+            f"save_safetensors: {name!r} is no name of a layer; the keys of the dict are strings."
+        )
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"save_safetensors: the name {name!r} is no text that a file can hold: {error}. Give "
+            "the layer another name."
+        ) from error
+
+
+def _as_json(value: Any, what: str, allow_nan: bool = False) -> str:
+    """The JSON of a dict, from which the same comes back.
+
+    Raises:
+        ConfigError: no dict, or one with something in it that JSON lacks.
+    """
+    if not isinstance(value, Mapping):
+        raise ConfigError(
+            f"save_safetensors: {what} is a {type(value).__name__}; pass a dict of what JSON holds."
+        )
+    keys = [key for entry in mappings(value) for key in entry]
+    if other := [key for key in keys if not isinstance(key, str)]:
+        raise ConfigError(
+            f"save_safetensors: {what} has the key {other[0]!r}; in JSON every key is a string."
+        )
+    try:
+        text = json.dumps(dict(value), allow_nan=allow_nan)
+        json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"save_safetensors: {what} cannot be JSON: {error}") from error
+    return text
+
+
+def _head_of(module: Module, called: str | None = None) -> dict[str, Any]:
+    """What the metadata says of one layer; ``called``, its name in a dict."""
     name = type(module).__name__
+    if not isinstance(module, nn.Module):
+        where = "" if called is None else f" under {called!r}"
+        raise ConfigError(
+            f"save_safetensors: a {name} was given{where}; pass a layer, or a dict of layers by "
+            "name."
+        )
     parts = [m for m in module.modules() if isinstance(m, Recurrent)]
     if any(part.input_size == 0 for part in parts):
         raise ConfigError(
@@ -199,7 +255,12 @@ def _beside(module: nn.Module) -> dict[str, Any]:
     if isinstance(module, StackedLSTM) and not module.of_cells:
         return {"mask_propagation": module.mask_propagation}
     if isinstance(module, StackedLSTM | Bidirectional | TimeDistributed):
-        return {"autocast": module.autocast}
+        found: dict[str, Any] = {"autocast": module.autocast}
+        if isinstance(module, StackedLSTM) and not all(
+            cell.config.autocast for cell in module._members
+        ):  # then None is another dtype than that of the cells, which the config has for both
+            found["dtype"] = module.dtype and str(module.dtype).removeprefix("torch.")
+        return found
     return {}
 
 
@@ -306,7 +367,11 @@ def _apply_beside(module: Module, beside: Mapping[str, Any]) -> None:
     parts = {name: part for name, part in module.named_modules() if _beside(part)}
     for name, values in beside.items():
         part = parts.get(name)
-        if part is None or not isinstance(values, dict) or values.keys() != _beside(part).keys():
+        if (
+            part is None
+            or not isinstance(values, dict)
+            or (values.keys() ^ _beside(part).keys()) - {"dtype"}
+        ):
             raise ConfigError(f"'beside' has {name!r}: {values!r}, which fits no part of it.")
         if isinstance(part, Recurrent):
             frozen = values["frozen"]
@@ -315,6 +380,8 @@ def _apply_beside(module: Module, beside: Mapping[str, Any]) -> None:
                 parameter.requires_grad = not (isinstance(frozen, list) and key in frozen)
         elif "autocast" in values:
             part.autocast = values["autocast"] is not False
+            if "dtype" in values and isinstance(part, StackedLSTM):
+                part._take_dtype(values["dtype"])
         elif values["mask_propagation"] in get_args(MaskPropagation):
             part.mask_propagation = values["mask_propagation"]
         else:

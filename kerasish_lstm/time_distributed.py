@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._configured import Configured, DType
+from ._configured import Configured, DType, plain_dtype
 from ._dropout import DropoutMasks
+from ._inputs import as_flag
 from ._losses import WithLosses, losses_of_slices
 from ._recurrent import result_dtype
 from .bidirectional import Bidirectional
@@ -84,8 +85,8 @@ class TimeDistributed(Configured, WithLosses):
         self._regularize_activity(activity_regularizer)
         self.activity_regularizer = activity_regularizer
         self.name = name
-        self.dtype = dtype
-        self.autocast = bool(autocast)
+        self.dtype = plain_dtype(dtype)
+        self.autocast = as_flag(autocast, "autocast", "TimeDistributed")
         self._input_dtype = result_dtype(dtype, "TimeDistributed")
         first = layer.layers[0] if isinstance(layer, StackedLSTM) else layer
         parts = (

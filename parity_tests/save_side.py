@@ -37,6 +37,13 @@ def loaded(library: str, path: str, inputs: list[Any], weights: list[str]) -> di
     return found
 
 
+def registered(library: Any) -> None:
+    """The other generation's hard_sigmoid is known from now on."""
+    from kerasish_lstm import register_keras_objects
+
+    register_keras_objects(library)
+
+
 def built(library: str, model: str, weights: list[str]) -> list[dict[str, Any]]:
     """The layers' weights of a new model of a ``.keras`` file's config, after each file."""
     keras = _keras(library)

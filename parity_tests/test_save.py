@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -260,13 +261,24 @@ def test_names(tmp_path: Path) -> None:
     assert names(LSTM(3, 4, name="own")) == ["own"]
     assert names(LSTM(3, 4)) == ["lstm"]
     assert names({"key": LSTM(3, 4)}) == ["key"]
+    assert names({"key": LSTM(3, 4, name="own")}) == ["key"]
+    assert names({"in/ner/x": LSTM(3, 4)}) == ["in_ner_x"]
+    assert names(LSTM(3, 4, name="a/b")) == ["a_b"]
+    assert names({"n" * 255: LSTM(3, 4)}) == ["n" * 255]
     assert names({"b": LSTM(3, 4, name="own"), "a": LSTM(3, 4)}) == ["b", "a"]
     assert names(chain()) == ["lstm", "lstm_1"]
     assert names({"key": chain()}) == ["key_0", "key_1"]
-    assert names(StackedLSTM([LSTM(3, 4, return_sequences=True, name="x"), LSTM(4, 2)])) == [
-        "x",
-        "lstm",
-    ]
+
+    def stack(*own: str | None) -> StackedLSTM:
+        return StackedLSTM([LSTM(3, 3, return_sequences=True, name=name) for name in own])
+
+    assert names(stack("x", None)) == ["x", "lstm"]
+    assert names(stack(None, "lstm")) == ["lstm_1", "lstm"]
+    assert names(stack("x", "x")) == ["lstm", "lstm_1"]
+    assert names({"key": stack("x", "y")}) == ["x", "y"]
+    assert names({"a": stack("x", "y"), "b": stack("x", "z")}) == ["a_0", "b_0", "y", "z"]
+    assert names({"a": stack("x", "y"), "y": LSTM(3, 4, name="x")}) == ["x", "a_1", "y"]
+    assert names({"key": nn.LSTM(3, 4, 2)}) == ["key_0", "key_1"]
 
 
 def test_many_names(tmp_path: Path) -> None:
@@ -305,10 +317,12 @@ CELL = LSTMCell(3, 3)
         (LSTM(3, 4), "a.keras", {"format": "h5"}, "does not fit"),
         (LSTM(3, 4), "a.weights.h5", {"format": "h5"}, "does not fit"),
         (LSTM(3, 4), "a.keras", {"format": "zip"}, "format='zip'"),
-        (LSTM(3, 4), "a.keras", {"target": "keras"}, "target='keras'"),
+        (LSTM(3, 4), "a.keras", {"target": "keras2"}, "target='keras2'"),
         (LSTM(3, 4), "a.keras", {"batch_size": 0}, "batch_size=0"),
         ({}, "a.keras", {}, "no layer"),
-        ({"a/b": LSTM(3, 4)}, "a.keras", {}, "'a/b'"),
+        ({"a/b": LSTM(3, 4), "a_b": LSTM(3, 4)}, "a.keras", {}, "called 'a_b'"),
+        (LSTM(3, 5, name="n" * 66000), "a.h5", {}, "255 characters"),
+        ({"n" * 256: LSTM(3, 5)}, "a.keras", {}, "255 characters"),
         ({"": LSTM(3, 4)}, "a.keras", {}, "''"),
         ({1: LSTM(3, 4)}, "a.keras", {}, "called 1"),
         ({"a b": LSTM(3, 4)}, "a.keras", {"target": "tf_keras"}, "'a b'"),
@@ -323,12 +337,11 @@ CELL = LSTMCell(3, 3)
         (LSTM(3, 4, unroll=True), "a.keras", {}, "steps"),
         (LSTM(3, 4, activation=lambda x: x), "a.keras", {}, "torch code of your own"),
         (LSTM(3, 4, time_major=True), "a.keras", {}, "time_major"),
-        (LSTM(3, 4, recurrent_activation="hard_sigmoid_v2"), "a.keras", {}, "tf_keras"),
         (
-            LSTM(3, 4, recurrent_activation="hard_sigmoid"),
-            "a.keras",
-            {"target": "tf_keras"},
-            "keras3",
+            TimeDistributed(Bidirectional(LSTM(3, 4, recurrent_activation="hard_sigmoid"))),
+            "a.h5",
+            {"target": "tf_keras", "format": "h5"},
+            "of Keras 3, which tf_keras cannot load",
         ),
         (
             Bidirectional(LSTM(3, 4, stateful=True, return_state=True)),
@@ -356,6 +369,119 @@ def test_refused(modules: Any, name: str, options: Any, message: str, tmp_path: 
     with pytest.raises(ConfigError, match=message):
         save_keras(modules, tmp_path / name, **options)
     assert not list(tmp_path.iterdir())
+
+
+SEVERAL: dict[str, Callable[[], Any]] = {
+    "state": lambda: LSTM(3, 4, return_state=True),
+    "both": lambda: Bidirectional(LSTM(3, 4), None),
+    "chain": lambda: chain(return_state=True),
+    "cells": lambda: StackedLSTM([LSTMCell(3, 4), LSTMCell(4, 2)], return_state=True),
+}
+
+
+@pytest.mark.parametrize("target", TARGETS.values())
+@pytest.mark.parametrize("name", SEVERAL)
+def test_several_results_in_a_time_distributed(name: str, target: str, tmp_path: Path) -> None:
+    module = TimeDistributed(SEVERAL[name]())
+    for form, suffix in FORMATS.items():
+        with pytest.raises(ConfigError, match="no Keras can load"):
+            save_keras(module, tmp_path / f"a{suffix}", format=form, target=target)
+    assert not list(tmp_path.iterdir())
+    save_keras(module, tmp_path / "a.weights.h5", target=target)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("library", "activation", "forms"),
+    [("keras", "hard_sigmoid_v2", ["keras", "h5"]), ("tf_keras", "hard_sigmoid", ["keras"])],
+)
+def test_live_the_other_hard_sigmoid(
+    library: str, activation: str, forms: list[str], tmp_path: Path, request: Any
+) -> None:
+    live = request.getfixturevalue(library)
+    live.call("save_side.registered", library)
+    lstm = LSTM(3, 4, recurrent_activation=activation)
+    cell = LSTMCell(3, 4, recurrent_activation=activation)
+    for module in (lstm, Bidirectional(copy.deepcopy(lstm)), cell, TimeDistributed(lstm)):
+        inputs, (expected,) = answers(module, "")
+        for form in forms:
+            path = tmp_path / f"a{FORMATS[form]}"
+            save_keras(module, path, format=form, target=TARGETS[library], overwrite=True)
+            (found,) = live.call("save_side.loaded", library, str(path), inputs, [])["results"]
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+            (again,) = load_keras(path).values()
+            parts = [m for m in again.modules() if isinstance(m, LSTM | LSTMCell)]
+            assert {m.config.recurrent_activation for m in parts} == {activation}
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("form", FORMATS)
+def test_live_cudnn_is_not_asked_of_a_cpu(form: str, keras: KerasLive, tmp_path: Path) -> None:
+    layers = {"a": LSTM(3, 4, use_cudnn=True), "b": Bidirectional(LSTM(3, 4, use_cudnn=True))}
+    inputs, expected = answers(layers, "")
+    path = tmp_path / f"a{FORMATS[form]}"
+    save_keras(layers, path, format=form, target="keras")
+    results = keras.call("save_side.loaded", "keras", str(path), inputs, [])["results"]
+    for found, mine in zip(results, expected, strict=True):
+        np.testing.assert_allclose(found, mine, rtol=0, atol=1e-6)
+    assert load_keras(path)["a"].config.use_cudnn == "auto"
+    save_keras(LSTM(3, 4, use_cudnn=False), path, format=form, overwrite=True)
+    assert load_keras(path)["lstm"].config.use_cudnn is False
+
+
+FIXTURES = Path(__file__).parent / "fixtures" / "keras-3.15.1"
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("name", ["frozen.h5", "nested.weights.json"])
+def test_live_what_was_loaded_of_nested_models(
+    name: str, either: tuple[str, KerasLive], tmp_path: Path
+) -> None:
+    library, live = either
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        layers = load_keras(FIXTURES / name)
+    assert any("/" in key for key in layers)
+    layers["x"] = TimeDistributed(Bidirectional(LSTM(3, 4, name="in/ner"), name="in/between"))
+    for form, suffix in FORMATS.items():
+        path = tmp_path / f"a{suffix}"
+        save_keras(layers, path, format=form, target=TARGETS[library])
+        shapes = [(2, 5, next(m.input_size for m in y.modules() if hasattr(m, "input_size")))
+                  for y in layers.values()]  # fmt: skip
+        shapes[-1] = (2, 6, 5, 3)
+        inputs = [np.zeros(shape, "float32") for shape in shapes]
+        found = live.call("save_side.loaded", library, str(path), inputs, [])["layers"]
+        assert set(found) == {key.replace("/", "_") for key in layers}
+        for key, layer in layers.items():
+            check(layer.get_weights(), found[key.replace("/", "_")], f"{name} {key}")
+
+
+def test_messages(tmp_path: Path) -> None:
+    """They name this function, its keywords and the caller's path."""
+    plain = nn.LSTM(3, 4, 2, dropout=0.5, bidirectional=True)
+    with pytest.raises(ConfigError) as caught:
+        save_keras(plain, tmp_path / "a.keras")
+    assert str(caught.value).startswith("save_keras: from_torch: ")
+    assert str(caught.value).endswith(
+        " Pass save_keras the result of from_torch(module, inference_only=True) to leave it out."
+    )
+    save_keras(from_torch(plain, inference_only=True), tmp_path / "a.keras")
+    for module in (LSTM(3, 4, time_major=True), LSTM(3, 4, activation=lambda x: x)):
+        with pytest.raises(ConfigError, match=r"^save_keras: the layer 'k': LSTM"):
+            save_keras({"k": module}, tmp_path / "b.keras")
+    path = tmp_path / "none" / "a.keras"
+    with pytest.raises(FileNotFoundError) as missing:
+        save_keras(LSTM(3, 4), path)
+    assert missing.value.filename == str(path) and ".tmp" not in str(missing.value)
+
+
+def test_keras_is_keras3(tmp_path: Path) -> None:
+    layer = LSTM(3, 4, dtype="bfloat16")
+    for suffix in (".weights.h5", ".h5", ".keras"):
+        paths = [tmp_path / f"{target}{suffix}" for target in ("keras", "keras3")]
+        for path in paths:
+            save_keras(layer, path, target=path.name.partition(".")[0])  # type: ignore[arg-type]
+        assert contents(paths[0]) == contents(paths[1])
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".weights.h5", ".h5"])

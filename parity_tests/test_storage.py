@@ -606,3 +606,66 @@ def test_several_layers_that_cannot_be_told_apart(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"two tensors would be called 'a.forward_layer.lstm.b"):
         save_safetensors(both, path)
     assert not path.exists()
+
+
+def test_what_could_not_be_loaded_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    layer: Any = LSTM(3, 2)
+    loop: dict[str, Any] = {}
+    loop["a"] = loop
+    said: list[tuple[Any, dict[str, Any], str]] = [
+        ({3: layer}, {}, "3 is no name of a layer; the keys of the dict are strings"),
+        ({None: layer}, {}, "None is no name of a layer"),
+        ({"\ud800": layer}, {}, "is no text that a file can hold"),
+        ({"a": 3}, {}, "a int was given under 'a'; pass a layer"),
+        ({"a": {"b": layer}}, {}, "a dict was given under 'a'"),
+        ([layer], {}, "a list was given; pass a layer, or a dict"),
+        (3, {}, "a int was given; pass a layer"),
+        (layer, {"provenance": {"a": object()}}, "provenance cannot be JSON"),
+        (layer, {"provenance": [1]}, "provenance is a list; pass a dict"),
+        (layer, {"provenance": "ab"}, "provenance is a str; pass a dict"),
+        (layer, {"provenance": {3: "a"}}, "provenance has the key 3; in JSON every key"),
+        (layer, {"golden": {"a": [{"b": {1: 2}}]}}, "golden has the key 1"),
+        (layer, {"golden": {"x": torch.ones(2)}}, "golden cannot be JSON"),
+        (layer, {"golden": 3}, "golden is a int; pass a dict"),
+        (layer, {"golden": {"x": float("nan")}}, "golden cannot be JSON"),
+        (layer, {"golden": loop}, "golden cannot be JSON"),
+    ]
+    for module, options, text in said:
+        with pytest.raises(ConfigError, match=text):
+            save_safetensors(module, path, **options)
+        assert not path.exists()
+
+
+def test_a_header_that_safetensors_cannot_read_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kerasish_lstm import storage
+
+    monkeypatch.setattr(storage, "_LONGEST_HEADER", 5000)
+    with pytest.raises(ConfigError, match="safetensors reads 5000 at most"):
+        save_safetensors(LSTM(3, 2), tmp_path / "x.safetensors", golden={"x": "a" * 5000})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cell_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    one = LSTMCell(3, 3)
+    stack = StackedLSTM([one, one])
+    for module in (stack, TimeDistributed(stack)):
+        with pytest.raises(ConfigError, match="stands in it twice, which no config can say: it w"):
+            save_safetensors(module, tmp_path / "x.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_that_are_strange_but_text_come_back(tmp_path: Path) -> None:
+    modules: dict[str, Any] = {
+        "": LSTM(3, 2),
+        "a.": LSTM(3, 2),
+        "lstm": LSTM(3, 2),
+        "\n": LSTM(3, 2),
+    }
+    save_safetensors(modules, tmp_path / "x.safetensors")
+    again = load_safetensors(tmp_path / "x.safetensors")
+    x = torch.rand(2, 4, 3)
+    assert list(again) == list(modules)
+    assert all(torch.equal(again[k](x), modules[k](x)) for k in modules)

@@ -68,12 +68,16 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
 
     Raises:
         FileExistsError: there is a file, and ``overwrite`` is False.
+        OSError: there is no such folder, or no leave to write there.
     """
     check_free(path, overwrite)
-    path = path.resolve()  # a link stays a link, to the new file
+    given, path = path, path.resolve()  # a link stays a link, to the new file
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         temporary.touch(exist_ok=False)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(given)) from error
+    try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -186,7 +190,7 @@ def numbered(kind: str, counts: dict[str, int]) -> str:
 
 
 def _set_names(group: Any, attribute: str, names: Sequence[str]) -> None:
-    """A list of names, in pieces that HDF5 has room for."""
+    """A list of names, each shorter than the limit, in pieces that HDF5 has room for."""
     encoded = np.asarray([name.encode() for name in names])
     pieces = 1
     while any(p.nbytes > HEADER_LIMIT for p in np.array_split(encoded, pieces)):
