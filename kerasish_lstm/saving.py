@@ -101,7 +101,7 @@ def save_keras(
 
     In the model each layer has the name of its key, whatever its own is; the layers of a chain have
     their own names where no other layer has them, or else ``key_0``, ``key_1``, ... A layer that
-    is passed without a key has its own name, or is called as Keras would: ``lstm``. A "/" in a name
+    is passed without a key has its own name, or is called as Keras would: ``lstm``. A "/" in a key
     becomes "_". An LSTMCell is written as an RNN over it.
 
     Each Keras has one ``hard_sigmoid``. A whole model with that of the other generation loads after
@@ -545,7 +545,7 @@ class _Model:
 
 def _loadable(config: Any) -> Any:
     """A config without what stops Keras: bfloat16 layers that draw orthogonal matrices, which
-    neither Keras can, not even to load others in their place; cuDNN on a CPU; "/" in a name."""
+    neither Keras can, not even to load others in their place; cuDNN on a CPU."""
     if isinstance(config, list):
         return [_loadable(one) for one in config]
     if not isinstance(config, Mapping):
@@ -553,8 +553,6 @@ def _loadable(config: Any) -> Any:
     found = {key: _loadable(value) for key, value in config.items()}
     if found.get("use_cudnn") is True:
         del found["use_cudnn"]
-    if isinstance(found.get("name"), str):
-        found["name"] = found["name"].replace("/", "_")
     if policy_name(config.get("dtype")) == "bfloat16":
         for key in ("kernel_initializer", "recurrent_initializer"):
             if str((found.get(key) or {}).get("class_name")).startswith("Orthogonal"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -55,6 +56,12 @@ class StoredWeights:
     @property
     def features(self) -> int:
         return self.shapes[0][0]
+
+    @property
+    def size(self) -> int:
+        """The bytes that the arrays claim, as the file has them."""
+        sizes = {"float16": 2, "bfloat16": 2, "float64": 8}
+        return sizes.get(self.dtype, 4) * sum(math.prod(shape) for shape in self.shapes)
 
     @property
     def is_plain(self) -> bool:

@@ -220,6 +220,15 @@ class Hdf5:
         self._check_chunks(item, where)
         return item
 
+    def must_afford(self, size: int) -> None:
+        """Refuse a model whose arrays claim more bytes together than may be read of the file."""
+        if size > self._budget.limit:
+            raise FileFormatError(
+                f"{self.path.name}: the arrays of its LSTMs claim {size} bytes together, in "
+                f"{self._budget.on_disk} bytes on disk, of which at most {self._budget.limit} "
+                "bytes of arrays are read. Refused as a decompression bomb."
+            )
+
     def _bomb(self, item: Any, where: str) -> FileFormatError:
         size = math.prod(item.shape) * item.dtype.itemsize
         return FileFormatError(
@@ -432,6 +441,9 @@ class Shards(Hdf5):
 
     def rows(self, where: str) -> Iterator[tuple[int, np.ndarray]]:
         return self._with(where).rows(where)
+
+    def must_afford(self, size: int) -> None:
+        self._files[0].must_afford(size)
 
     def dtype(self, where: str) -> str:
         return self._with(where).dtype(where)

@@ -98,7 +98,14 @@ def opened(
     with closing(hdf5):
         with damaged_if_it_fails(path):
             found = _read_hdf5(hdf5, given)
+            _check_budget(found, hdf5)
         yield found
+
+
+def _check_budget(found: KerasFile, file: Hdf5) -> None:
+    """Before a byte of an array is read: whether all of them may be."""
+    cells = [w for x in found.layers for w in (*x.cells, x.weights) if w is not None]
+    file.must_afford(sum(weights.size for weights in cells))
 
 
 def _given_config(config: Mapping[str, Any] | str | Path | None) -> Mapping[str, Any] | None:
@@ -136,7 +143,9 @@ def _zip(path: Path) -> Iterator[KerasFile]:
     with closing(hdf5):
         with damaged_if_it_fails(path):
             layers = _keras3.read_layers(hdf5, leaves, version)
-        yield KerasFile(path, "keras", version, tuple(layers), False)
+            found = KerasFile(path, "keras", version, tuple(layers), False)
+            _check_budget(found, hdf5)
+        yield found
 
 
 @contextmanager
@@ -174,6 +183,7 @@ def _sharded(path: Path, given: Mapping[str, Any] | None) -> Iterator[KerasFile]
             budget = Budget(*paths)
             shards += (Hdf5(shard, path, budget) for shard in paths)
             found = _read_hdf5(hdf5, given)
+            _check_budget(found, hdf5)
         yield found
 
 
