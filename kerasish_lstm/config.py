@@ -415,13 +415,13 @@ def nearest(key: Any, known: Any) -> str:
 def _of_keras_1(key: str, value: Any, label: str) -> Any:
     """The value of one of Keras 1's entries for today's keyword."""
     if key == "consume_less":
-        if value not in _CONSUME_LESS:
+        if not isinstance(value, str) or value not in _CONSUME_LESS:
             raise ConfigError(
                 f"{label}: consume_less={value!r} is not possible; it is 'cpu', 'mem' or 'gpu'."
             )
         return _CONSUME_LESS[value]
     if key == "forget_bias_init":
-        if value not in ("one", "zero"):
+        if not isinstance(value, str) or value not in ("one", "zero"):
             warnings.warn(
                 f"{label}: forget_bias_init={value!r} has no equal since Keras 2; a new layer's "
                 "forget gate begins with a bias of 1.",

@@ -386,7 +386,29 @@ def load_keras(
             "config, or its JSON) for what the model really had.",
             stacklevel=2,
         )
+    for name, module in layers.items():
+        if broken := _not_finite(module):
+            warnings.warn(
+                f"{file.path.name}: {name!r} has NaN or infinite weights in {', '.join(broken)}; "
+                "they are kept.",
+                stacklevel=2,
+            )
     return layers
+
+
+def _not_finite(module: Any) -> list[str]:
+    """Which arrays of a module hold a NaN or an infinity, in Keras's names."""
+    parts = [m for m in module.modules() if isinstance(m, Recurrent)]
+    found = []
+    for number, part in enumerate(parts):
+        names = {"kernel": "weight_ih_l0", "recurrent_kernel": "weight_hh_l0"}
+        names |= {"bias": "bias_ih_l0"} if part.config.use_bias else {}
+        for keras_name, name in names.items():
+            # min and max take no other array of the weights' size; both are NaN where one is.
+            ends = torch.stack(torch.aminmax(getattr(part.lstm, name).detach()))
+            if not torch.isfinite(ends).all():
+                found.append(keras_name + (f" of cell {number}" if len(parts) > 1 else ""))
+    return found
 
 
 def read_layers(

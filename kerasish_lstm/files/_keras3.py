@@ -8,7 +8,8 @@ order is the config's. Written by Keras 3 and, since 2.12, by tf.keras.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from ..errors import FileFormatError, KerasishError
 from ._arrays import is_cudnn, lstm_units
@@ -43,32 +44,48 @@ def read_layers(file: Hdf5, nodes: list[Node], version: str) -> list[FileLayer]:
         layers.append(whole(file, node, config, cells, found))
     # A class of the model's author may hold LSTMs that no config tells of.
     told = [_group_of(file, n) for n in nodes if n.has_lstm]
-    for layer in read_groups(file, version):
-        if not any(layer.name == group or layer.name.startswith(f"{group}/") for group in told):
-            layers.append(hidden(layer.name))
+    for _, name in _found(file):
+        if not any(name == group or name.startswith(f"{group}/") for group in told):
+            layers.append(hidden(name))
     return layers
 
 
 def _shared(file: Hdf5, node: Node, nodes: list[Node]) -> str | None:
     """The group of the layer whose weights this one shares: Keras stores them once.
 
-    A layer that stands in two models has one name, one config and no arrays at its second place.
+    A layer that stands in two models has one name, one config and no arrays at its second place,
+    and one ``shared_object_id`` or, at the first, none.
     """
     cells = node.cells or []
+    itself = (node.kind, node.name, _without_ids(node.config))
     owners = [
         group
         for other in nodes
         if other is not node
-        and (other.kind, other.name, other.config) == (node.kind, node.name, node.config)
+        and (other.kind, other.name, _without_ids(other.config)) == itself
+        and (None in (other.shared, node.shared) or other.shared == node.shared)
         and any(_variables(file, group := _group_of(file, other), cell.group) for cell in cells)
     ]
     return owners[0] if len(owners) == 1 else None
 
 
+def _without_ids(value: Any, depth: int = 0) -> Any:
+    """A config without Keras 3's numbers of what stands in it a second time."""
+    if depth > 64:
+        return value
+    if isinstance(value, Mapping):
+        kept = {k: v for k, v in value.items() if k != "shared_object_id"}
+        return {k: _without_ids(v, depth + 1) for k, v in kept.items()}
+    return [_without_ids(v, depth + 1) for v in value] if isinstance(value, list) else value
+
+
 def _group_of(file: Hdf5, node: Node) -> str:
     """``layers/functional/layers/lstm_1``: of each class the second of its model, and so on."""
     group = ""
-    for one in (*node.parents, node):
+    for around, one in zip((None, *node.parents), (*node.parents, node), strict=True):
+        if around is not None and around.kind == "TimeDistributed":
+            group += "/layer"
+            continue
         rooms = [f"{group}/{room}" if group else room for room in _ROOMS]
         room = next((r for r in rooms if file.is_group(r)), rooms[0])
         group = f"{room}/{one.group}"
@@ -90,20 +107,27 @@ def _variables(file: Hdf5, group: str, cell: str) -> list[str]:
 
 def read_groups(file: Hdf5, version: str) -> list[FileLayer]:
     """The layers of a file without a config, by the shapes of their arrays, keyed by group path."""
-    found: dict[tuple[str, str], list[list[str]]] = {}
-    for cell in sorted(_cells(file, "", 0), key=_by_number):
+    found = _found(file).items()
+    return [bare(file, name, kinds, cells, version) for (kinds, name), cells in found]
+
+
+def _found(file: Hdf5) -> dict[tuple[tuple[str, ...], str], list[list[str]]]:
+    """The arrays of each LSTM cell in the file, by the (classes, group) of its layer."""
+    found: dict[tuple[tuple[str, ...], str], list[list[str]]] = {}
+    for cell in sorted(_groups(file, "", 0), key=_by_number):
         paths = _variables(file, cell, "")
         shapes = [file.shape(p) for p in paths]
-        if lstm_units(shapes) is None and not is_cudnn(shapes):
-            continue
-        found.setdefault(_kind(cell), []).append(paths)
+        above, _, name = cell.rpartition("/")
+        named = name == "cell" or above.endswith("cell/cells") or "lstm" in name
+        if is_cudnn(shapes) or (named and lstm_units(shapes) is not None):
+            found.setdefault(_kinds(cell), []).append(paths)
     for cells in found.values():  # HDF5 has backward_layer first
         cells.sort(key=lambda its: "/backward_layer/" in its[0])
-    return [bare(file, name, kind, cells, version) for (kind, name), cells in found.items()]
+    return found
 
 
-def _cells(file: Hdf5, group: str, depth: int) -> Iterator[str]:
-    """Every group that has a group ``vars`` with arrays and may be a cell, optimizers apart."""
+def _groups(file: Hdf5, group: str, depth: int) -> Iterator[str]:
+    """Every group that has a group ``vars``, which may be a cell's, optimizers apart."""
     if depth > 64:
         raise FileFormatError(f"{file.path.name}: groups are nested more than 64 deep.")
     for name in file.children(group):
@@ -111,27 +135,29 @@ def _cells(file: Hdf5, group: str, depth: int) -> Iterator[str]:
         if name in ("optimizer", "metrics", "vars") and not group:
             continue
         if file.is_group(inner):
-            named = name == "cell" or "/cell/cells" in f"/{group}" or "lstm" in name
-            if named and file.is_group(f"{inner}/vars"):
+            if file.is_group(f"{inner}/vars"):
                 yield inner
-            yield from _cells(file, inner, depth + 1)
+            yield from _groups(file, inner, depth + 1)
 
 
-def _kind(cell: str) -> tuple[str, str]:
-    """(class, group) of the layer that has a cell, as far as the path tells them."""
-    wrappers = {
-        "Bidirectional": r"^(.*?)/(?:forward|backward)_layer(?:/|$)",
-        "TimeDistributed": r"^(.*?time_distributed(?:_\d+)?)/layer(?:/|$)",
-        "RNN": r"^(.*?)/cell/cells(?:/|$)",
-    }
-    for kind, pattern in wrappers.items():
-        if match := re.search(pattern, cell):
-            return kind, match[1]
-    group = cell.removesuffix("/cell")
-    last = group.rpartition("/")[2]
-    if re.fullmatch(r"rnn(_\d+)?", last):
-        return "RNN", group
-    return ("LSTMCell" if re.fullmatch(r"lstm_cell(_\d+)?", last) else "LSTM"), group
+def _kinds(cell: str) -> tuple[tuple[str, ...], str]:
+    """The classes of the layer that has a cell, the outermost first, and its group.
+
+    The path tells them: of a model that is code of its author it holds the names of attributes.
+    """
+    above, _, last = cell.rpartition("/")
+    kinds: tuple[str, ...]
+    if match := re.fullmatch(r"(.+)/cell/cells/[^/]+", cell):
+        kinds, group = ("RNN",), match[1]
+    elif last == "cell" and above:
+        kinds, group = ("RNN",) if re.search(r"(^|/)rnn(_\d+)?$", above) else ("LSTM",), above
+    else:  # a CuDNNLSTM has no cell
+        kinds, group = ("LSTMCell",) if re.search(r"cell(_\d+)?$", last) else ("LSTM",), cell
+    if match := re.fullmatch(r"(.+)/(?:forward|backward)_layer", group):
+        kinds, group = ("Bidirectional", *kinds), match[1]
+    if match := re.fullmatch(r"((?:.*/)?time_distributed(?:_\d+)?)/layer", group):
+        kinds, group = ("TimeDistributed", *kinds), match[1]
+    return kinds, group
 
 
 def _by_number(path: str) -> list[tuple[str, int]]:

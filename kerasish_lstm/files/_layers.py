@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..config import LSTMConfig
-from ..errors import ConfigError, FileFormatError
+from ..errors import ConfigError
 from ._arrays import gathered, is_cudnn, lstm_units, stored_dtype, stored_weights
 from ._open import Hdf5
 from ._tree import Cell, FileLayer, Node
@@ -60,55 +60,56 @@ def whole(
 
 
 def bare(
-    file: Hdf5, name: str, kind: str, paths: Sequence[Sequence[str]], version: str
+    file: Hdf5, name: str, kinds: Sequence[str], paths: Sequence[Sequence[str]], version: str
 ) -> FileLayer:
-    """A layer of a file without a config: its class, and the sizes that its arrays tell.
+    """A layer of a file without a config: its classes, and the sizes that its arrays tell.
 
-    Raises:
-        FileFormatError: arrays that make no such layer.
+    Args:
+        kinds: its class, and those of the layers in it: ``("Bidirectional", "LSTM")``.
+        paths: the datasets of each of its cells; arrays of an LSTM by their shapes.
     """
     configs: list[dict[str, Any]] = []
-    cudnn = False
+    sizes = []
     for its in paths:
         shapes: Any = [file.shape(p) for p in its]
         shapes = gathered(shapes) if len(shapes) == 12 else shapes
-        units = lstm_units(shapes)
-        if units is None and is_cudnn(shapes):
-            units, cudnn = lstm_units(shapes[:2]), True
-        if units is None:
-            raise FileFormatError(f"{file.path.name}: {name!r} has arrays of no LSTM: {shapes}.")
-        configs.append({"units": units, "use_bias": len(shapes) == 3})
-    if cudnn:
-        for config in configs:
-            config["recurrent_activation"] = "sigmoid"
-    entry = _entry(kind, configs)
+        cudnn = is_cudnn(shapes)
+        config = {"units": lstm_units(shapes[:2]), "use_bias": len(shapes) == 3}
+        configs.append(config | ({"recurrent_activation": "sigmoid"} if cudnn else {}))
+        sizes.append(int(shapes[0][0]))
+    entry = _entry(kinds, configs, sizes)
     if entry is None:
-        raise FileFormatError(
-            f"{file.path.name}: {name!r} has the arrays of {len(paths)} LSTM cells, which make no "
-            f"{kind}. Pass config=, the model's config."
-        )
-    node = Node(name, kind, entry["config"], (), "", True, False)
+        reason = f"{len(paths)} LSTM cells that make no {' of '.join(kinds)} which is built here; "
+        reason += "pass config=, the model's config"
+        return FileLayer(name, kinds[0], None, None, reason, True)
+    node = Node(name, kinds[0], entry["config"], (), "", True, False)
     cells = node.cells
     assert cells is not None
     return whole(file, node, checked(node, cells, version), cells, paths)
 
 
-def _entry(kind: str, configs: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """A config of a class over cells of these sizes; None where their number does not fit."""
+def _entry(
+    kinds: Sequence[str], configs: list[dict[str, Any]], sizes: list[int]
+) -> dict[str, Any] | None:
+    """A config of these classes over cells of these sizes; None where they do not fit."""
 
     def of(name: str, config: dict[str, Any]) -> dict[str, Any]:
         return {"class_name": name, "config": config}
 
+    kind, *inner = kinds
+    if kind == "TimeDistributed":
+        layer = _entry(inner, configs, sizes)
+        return None if layer is None else of(kind, {"layer": layer})
     if kind == "RNN":
+        below = [config["units"] for config in configs]
+        if sizes[1:] != below[:-1]:
+            return None
         cells = [of("LSTMCell", c) for c in configs]
         many = len(cells) > 1
-        return of("RNN", {"cell": of("StackedRNNCells", {"cells": cells}) if many else cells[0]})
-    if kind == "Bidirectional" and len(configs) == 2:
-        layers = [of("LSTM", c) for c in configs]
+        return of(kind, {"cell": of("StackedRNNCells", {"cells": cells}) if many else cells[0]})
+    if kind == "Bidirectional":
+        if inner != ["LSTM"] or len(configs) != 2 or sizes[0] != sizes[1]:
+            return None
         backward = of("LSTM", {**configs[1], "go_backwards": True})
-        return of(kind, {"layer": layers[0], "backward_layer": backward})
-    if kind == "TimeDistributed" and len(configs) == 1:
-        return of(kind, {"layer": of("LSTM", configs[0])})
-    if kind == "TimeDistributed" and len(configs) == 2:
-        return of(kind, {"layer": _entry("Bidirectional", configs)})
-    return of(kind, configs[0]) if kind in ("LSTM", "LSTMCell") and len(configs) == 1 else None
+        return of(kind, {"layer": of("LSTM", configs[0]), "backward_layer": backward})
+    return of(kind, configs[0]) if len(configs) == 1 else None

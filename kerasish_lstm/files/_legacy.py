@@ -24,7 +24,6 @@ class Arrays(NamedTuple):
 
     names: tuple[str, ...]  # as weight_names has them
     paths: tuple[str, ...]
-    alone: bool  # the group holds nothing else
 
 
 def read_layers(file: Hdf5, root: str, nodes: list[Node], version: str) -> list[FileLayer]:
@@ -102,7 +101,7 @@ def _owned(
     places = [(p, i, t) for p in wanting for i, t in enumerate(_trainable(nodes[p]))]
     places.sort(key=lambda place: not place[2])
     where = {(p, i): cell for (p, i, _), cell in zip(places, found, strict=True)}
-    return {p: [where[p, i] for i in range(_cell_count(nodes[p]))] for p in wanting}
+    return {p: _by_direction([where[p, i] for i in range(_cell_count(nodes[p]))]) for p in wanting}
 
 
 def _trainable(node: Node) -> list[bool]:
@@ -117,7 +116,14 @@ def _in_order(node: Node, cells: list[Arrays]) -> list[Arrays]:
     """A layer's cells in its own order: in the file the frozen ones stand behind the others."""
     places = sorted(enumerate(_trainable(node)), key=lambda place: not place[1])
     where = {i: cell for (i, _), cell in zip(places, cells, strict=True)}
-    return [where[i] for i in range(len(cells))]
+    return _by_direction([where[i] for i in range(len(cells))])
+
+
+def _by_direction(cells: list[Arrays]) -> list[Arrays]:
+    """Of a Bidirectional, forward first: tf_keras does not say which of the two is frozen."""
+    if sorted(_place(cell)[2] for cell in cells) == ["backward", "forward"]:
+        return sorted(cells, key=lambda cell: _place(cell)[2] == "backward")
+    return cells
 
 
 def _cell_count(node: Node) -> int:
@@ -145,28 +151,45 @@ def read_groups(file: Hdf5, root: str, version: str) -> list[FileLayer]:
     layers = []
     for top in _layer_names(file, root):
         cells = _cells(file, root, top)
-        directions = [_direction(c) for c in cells]
-        if directions == ["forward", "backward"]:
-            paths = [c.paths for c in cells]
-            layers.append(bare(file, top, "Bidirectional", paths, version))
-            continue
+        found: dict[tuple[tuple[str, ...], str], list[Arrays]] = {}
         for cell in cells:
-            name = top if cell.alone else _path(cell, root)
-            layers.append(bare(file, name, "LSTM", [cell.paths], version))
+            kinds, name, _ = _place(cell)
+            found.setdefault((kinds, name), []).append(cell)
+        count = len(_weight_names(file, root, top))
+        for (kinds, name), its in found.items():
+            alone = sum(len(cell.names) for cell in its) == count
+            path = top if alone else "/".join(filter(None, (top, name)))
+            its.sort(key=lambda cell: _place(cell)[2] == "backward")
+            around = _around(kinds, name.rpartition("/")[2] or top, len(its))
+            layers.append(bare(file, path, around, [cell.paths for cell in its], version))
     return layers
 
 
-def _direction(cell: Arrays) -> str | None:
-    match = re.search(r"(?:^|/)(forward|backward)_[^/]*$|/(forward|backward)_[^/]*/", cell.names[0])
-    return None if match is None else match[1] or match[2]
+def _around(kinds: tuple[str, ...], name: str, cells: int) -> tuple[str, ...]:
+    """The classes of a layer of this name and of so many cells."""
+    # Several cells under one name: multi-backend Keras 2 numbers the arrays of an RNN.
+    if kinds[-1] == "LSTM" and cells > (2 if "Bidirectional" in kinds else 1):
+        kinds = (*kinds[:-1], "RNN")
+    steps = re.fullmatch(r"time_distributed(_\d+)?", name)
+    return ("TimeDistributed", *kinds) if steps else kinds
 
 
-def _path(cell: Arrays, root: str) -> str:
-    """The group of an LSTM inside a nested model, without the cell's own."""
-    parts = cell.paths[0].removeprefix(f"{root}/" if root else "").split("/")[:-1]
+def _place(cell: Arrays) -> tuple[tuple[str, ...], str, str]:
+    """(classes, name, direction) of a cell's layer, as far as the names of its arrays tell them.
+
+    The name is that of the layer, after those of the models around it, or empty.
+    """
+    *parts, last = cell.names[0].split("/")
+    kinds: tuple[str, ...] = ("LSTM",)
     if len(parts) > 1 and re.fullmatch(r"(lstm_)?cell(_\d+)?", parts[-1]):
         del parts[-1]
-    return "/".join(parts)
+    if len(parts) > 1 and re.fullmatch(r"stacked_rnn_cells(_\d+)?", parts[-1]):
+        del parts[-1]
+        kinds = ("RNN",)
+    match = re.match(r"(forward|backward)_", parts[-1] if parts else last)
+    if match is None:
+        return kinds, "/".join(parts), ""
+    return ("Bidirectional", *kinds), "/".join(parts[:-1]), match[1]
 
 
 def _layer_names(file: Hdf5, root: str) -> list[str]:
@@ -202,7 +225,7 @@ def _runs(file: Hdf5, names: list[str], prefix: str) -> Iterator[Arrays]:
             shapes: Any = [file.shape(p) for p in paths]
             shapes = gathered(shapes) if size == 12 else shapes
             if lstm_units(shapes) is not None or is_cudnn(shapes):
-                yield Arrays(its, paths, size == len(names))
+                yield Arrays(its, paths)
                 at += size
                 continue
         at += 1

@@ -15,6 +15,8 @@ from ._arrays import StoredWeights
 
 MODELS = ("Sequential", "Functional", "Model")
 LSTM_CLASSES = ("LSTM", "CuDNNLSTM", "LSTMCell")
+LAYERS = (*LSTM_CLASSES, "Bidirectional", "RNN", "TimeDistributed")
+_CHAINED = ("InputLayer", "LSTM", "CuDNNLSTM", "Bidirectional")
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Node:
     group: str  # its class and number in its own model, as Keras 3 names groups: ``lstm_1``
     trainable: bool  # its own flag and those of all parents
     foreign: bool  # a class of the model's author, whatever its name
+    shared: int | None = None  # Keras 3's number of a layer that stands in several places
 
     @property
     def is_lstm(self) -> bool:
@@ -116,8 +119,8 @@ def nodes(config: Any, what: str) -> list[Node]:
     """
     if isinstance(config, Mapping) and "class_name" in config:
         kind, inner = str(config["class_name"]), config.get("config")
-        if kind not in MODELS:
-            if kind in LSTM_CLASSES:  # the config of one layer, as layers.serialize gives it
+        if kind not in MODELS and not _is_functional(inner):
+            if kind in LAYERS:  # the config of one layer, as layers.serialize gives it
                 return list(_walk([config], (), True, what))
             raise FileFormatError(
                 f"{what} is of the class {kind!r}, which is code of the model's author: a config "
@@ -148,21 +151,74 @@ def _walk(
     for position, layer in enumerate(layers):
         if not isinstance(layer, Mapping) or not isinstance(layer.get("class_name"), str):
             raise FileFormatError(f"{what}: layer {position} is no layer config: {str(layer)[:80]}")
-        kind, config = layer["class_name"], layer.get("config")
-        inside = config.get("layers") if isinstance(config, Mapping) else config
-        config = config if isinstance(config, Mapping) else {}
-        name = config.get("name", layer.get("name"))
-        if not isinstance(name, str):
-            name = kind.lower() + (f"_{before[kind]}" if before[kind] else "")
-        own = trainable and config.get("trainable") is not False
+        kind = layer["class_name"]
+        name = kind.lower() + (f"_{before[kind]}" if before[kind] else "")
         group = snake_case("Functional" if kind == "Model" else kind)
         numbered = f"{group}_{before[f'/{group}']}" if before[f"/{group}"] else group
-        node = Node(name, kind, config, parents, numbered, own, _is_foreign(layer))
         before.update((kind, f"/{group}"))  # by class, and by group: Model and Functional share one
-        if kind in MODELS and isinstance(inside, list):
-            yield from _walk(inside, (*parents, node), own, what)
-        else:
-            yield node
+        yield from _opened(_node(layer, parents, name, numbered, trainable), layer, what)
+
+
+def _node(
+    layer: Mapping[str, Any], parents: tuple[Node, ...], name: str, group: str, trainable: bool
+) -> Node:
+    """The node of a layer; ``name`` is for one whose config has none."""
+    config, shared = layer.get("config"), layer.get("shared_object_id")
+    config = config if isinstance(config, Mapping) else {}
+    given = config.get("name", layer.get("name"))
+    return Node(
+        given if isinstance(given, str) else name,
+        layer["class_name"],
+        config,
+        parents,
+        group,
+        trainable and config.get("trainable") is not False,
+        _is_foreign(layer),
+        shared if isinstance(shared, int) else None,
+    )
+
+
+def _opened(node: Node, layer: Mapping[str, Any], what: str) -> Iterator[Node]:
+    """A layer, or those in it: of a model, and of a model that a TimeDistributed runs."""
+    around = (*node.parents, node)
+    config = layer.get("config")
+    inner = node.config.get("layer") if node.kind == "TimeDistributed" else None
+    if isinstance(inner, Mapping) and not node.foreign and _is_model_of_many(inner):
+        yield from _opened(
+            _node(inner, around, str(inner["class_name"]).lower(), "", node.trainable), inner, what
+        )
+        return
+    inside = config.get("layers") if isinstance(config, Mapping) else config
+    if isinstance(inside, list) and (node.kind in MODELS or _is_functional(config)):
+        yield from _walk(inside, around, node.trainable, what)
+    else:
+        yield node
+
+
+def _is_functional(config: Any) -> bool:
+    """Whether it is the config of a class that the author derived from a Functional model."""
+    ends = ("input_layers", "output_layers")
+    return (
+        isinstance(config, Mapping) and all(e in config for e in ends) and bool(_layers_in(config))
+    )
+
+
+def _layers_in(config: Any) -> list[Any]:
+    """The layers that the config of a model, or of a class derived from one, lists."""
+    found = config.get("layers") if isinstance(config, Mapping) else config
+    if not isinstance(found, list):
+        return []
+    told = all(isinstance(one, Mapping) and isinstance(one.get("class_name"), str) for one in found)
+    return found if told else []
+
+
+def _is_model_of_many(layer: Mapping[str, Any]) -> bool:
+    """Whether it is a model, but no Sequential of LSTM and Bidirectional layers alone."""
+    layers, kind = _layers_in(layer.get("config")), layer.get("class_name")
+    if not layers or not isinstance(kind, str) or kind in LAYERS:
+        return False
+    own = all(one["class_name"] in _CHAINED and not _is_foreign(one) for one in layers)
+    return kind != "Sequential" or not own
 
 
 @dataclass(frozen=True)
