@@ -86,10 +86,11 @@ def inspect(
 
 
 def _layers(console: Console, layers: list[dict[str, Any]]) -> None:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("layer", overflow="fold")
-    for column in ("class", "features", "units", "parameters", "activations", "engine", "flags"):
-        table.add_column(column, overflow="fold")
+    below: list[tuple[str, str]] = []  # what would make the table wider than a terminal
+    for column in ("class", "features", "units", "parameters", "activations", "engine"):
+        table.add_column(column, overflow="fold", no_wrap=column not in ("units", "activations"))
     for layer in layers:
         flags = [*layer["flags"]]
         if layer.get("merge_mode", "concat") != "concat":
@@ -106,9 +107,12 @@ def _layers(console: Console, layers: list[dict[str, Any]]) -> None:
             str(layer["parameters"]),
             escape(", ".join("/".join(pair) for pair in layer["activations"])),
             layer["engine"],
-            escape(", ".join(flags)),
         )
+        if flags:
+            below.append((layer["name"], ", ".join(flags)))
     console.print(table)
+    for name, flags_of_it in below:
+        console.print(f"[dim]{escape(name)}: {escape(flags_of_it)}[/]")
 
 
 def convert(
