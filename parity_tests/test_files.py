@@ -584,3 +584,15 @@ def test_a_file_object_in_memory_is_never_written(tmp_path: Path) -> None:
     assert same(load_keras(path)["lstm"])
     assert path.read_bytes() == before
     assert zipfile.ZipFile(io.BytesIO(before)).testzip() is None
+
+
+def test_a_kernel_of_several_blocks_is_whole(tmp_path: Path) -> None:
+    rng = np.random.RandomState(7)
+    shapes = ((601, 8), (2, 8), (8,))  # a block has 256 rows
+    weights = [rng.uniform(-1, 1, s).astype(np.float32) for s in shapes]
+    path = keras3(tmp_path / "w.weights.h5", weights=weights)
+    layer = load_keras(
+        path, config=sequential({"class_name": "LSTM", "config": {"name": "lstm", "units": 2}})
+    )["lstm"]
+    for mine, theirs in zip(layer.get_weights(), weights, strict=True):
+        assert mine.tobytes() == theirs.tobytes()
