@@ -48,7 +48,7 @@ def are_cells(layers: Any) -> bool:
     return False
 
 
-def parts_of(layer: Any) -> list[Recurrent]:
+def lowest_parts(layer: Any) -> list[Recurrent]:
     """The LSTMs or cells that see a member's input."""
     if isinstance(layer, Bidirectional):
         return [layer.forward_layer, layer.backward_layer]
@@ -58,6 +58,6 @@ def parts_of(layer: Any) -> list[Recurrent]:
 def output_size(layer: Any) -> int:
     """The features of a member's output."""
     if isinstance(layer, Bidirectional):
-        forward, backward = (part.units for part in parts_of(layer))
+        forward, backward = (part.units for part in lowest_parts(layer))
         return forward + backward if layer.merge_mode == "concat" else max(forward, backward)
     return int(layer.units)

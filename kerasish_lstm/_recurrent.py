@@ -447,6 +447,11 @@ class Recurrent(Configured, WithLosses):
             self.lstm.flatten_parameters()  # a copy's parameters lie apart, which costs cuDNN
 
 
+def recurrent_parts(module: nn.Module) -> list[Recurrent]:
+    """The LSTMs and cells in a module, in the order of its weights; one itself is its only part."""
+    return [m for m in module.modules() if isinstance(m, Recurrent)]
+
+
 def _shown(value: Any) -> str:
     """A keyword's value in ``repr``."""
     if isinstance(value, Tensor | np.ndarray):

@@ -13,9 +13,7 @@ used.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,16 +26,16 @@ from rich.console import Console
 from rich.table import Table
 
 from . import __version__
+from ._recurrent import recurrent_parts
 from .config import LSTMConfig
-from .convert import read_layers, to_keras
+from .convert import read_layers
 from .errors import FileFormatError, NotBuiltError
 from .files import FileLayer
 from .lstm import LSTM
 from .parity import bounds, oracle
 from .tools._commands import convert, inspect, verify
 from .tools._console import errors_end_it, escape
-from .tools._goldens import quiet, run, run_keras, trials
-from .tools._inspect import parts_of
+from .tools._goldens import has_keras, run, run_keras, trials
 from .tools._verify import bound_of, in_float64
 
 main = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich")
@@ -45,6 +43,7 @@ main = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=
 NOTEBOOK = Path(__file__).parent / "demo" / "notebook.keras"
 ROWS = 2  # of a batch
 SHOWN = 5  # numbers of a row
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -160,101 +159,74 @@ def _file(
         lost = [f"  {layer.name}: {layer.reason}" for layer in left_out]
         listed = "\n".join(lost) or "  nothing"
         raise NotBuiltError(f"{path.name} has no LSTM to run; it holds\n{listed}")
-    has_keras = importlib.util.find_spec("keras") and importlib.util.find_spec("tensorflow")
-    rng = np.random.default_rng(seed)
-    compared = []
-    for name, stored in layers.items():
-        if not isinstance(stored, LSTM):
-            compared.append(_wrapper(name, stored, batch, steps, seed, bool(has_keras)))
-            continue
-        # h and c are shown whatever the layer returns; a stateful one begins with zeros.
-        # What matters in training alone is left to its defaults, and mixed policies to float32.
-        own = stored.config
-        config = LSTMConfig(
-            own.units, own.activation, own.recurrent_activation, own.use_bias,
-            return_sequences=own.return_sequences, go_backwards=own.go_backwards,
-            return_state=True,
-        )  # fmt: skip
-        dtype = stored.lstm.weight_ih_l0.dtype
-        layer: LSTM[Any] = LSTM.from_lstm_config(stored.input_size, config, dtype=dtype).eval()
-        layer.load_state_dict(stored.state_dict())
-        x = rng.uniform(-1, 1, (batch, steps, layer.input_size)).astype(np.float32)
-        truth = _truth(layer, x)
-        others = {"float64": truth}
-        if has_keras:
-            others["live Keras"] = _live(layer, x)
-        bound = _bound(layer, x, truth, rng)
-        compared.append(Comparison(name, stored, x.shape, _run(layer, x), others, bound))
+    compared = [_beside(name, layer, batch, steps, seed) for name, layer in layers.items()]
     said = f"Keras {file.version}, {file.format} format"
     if file.bare:
         said += ", weights alone: built with Keras's defaults, named by the file's groups"
     return compared, left_out, said
 
 
-def _wrapper(
-    name: str, module: Any, batch: int, steps: int, seed: int, has_keras: bool
-) -> Comparison:
-    """A layer around LSTMs, beside itself in float64 and, where installed, live Keras."""
-    _, x, _ = next(iter(trials(module, batch=batch, steps=steps, seed=seed)))
-    cpu = torch.device("cpu")
+def _beside(name: str, stored: Any, batch: int, steps: int, seed: int) -> Comparison:
+    """A layer beside float64 and, where installed, live Keras.
 
-    def named(results: list[np.ndarray]) -> dict[str, np.ndarray]:
-        return {f"result {i}" if i else "output": r for i, r in enumerate(results)}
-
-    others = {"float64": named(run(in_float64(module), x.astype(np.float64), None, cpu))}
-    if has_keras:
-        others["live Keras"] = named(run_keras(module, x, None))
-    mine = named(run(module, x, None, cpu))
-    return Comparison(name, module, x.shape, mine, others, bound_of(module, x, None, cpu))
-
-
-def _run(layer: LSTM[Any], x: np.ndarray) -> dict[str, np.ndarray]:
-    with torch.inference_mode():
-        result = layer(torch.from_numpy(x))
-    return _named(result)
+    float64 are the equations for an LSTM, and for another layer itself, its LSTMs being that.
+    """
+    _, x, _ = next(trials(stored, batch=batch, steps=steps, seed=seed))
+    if isinstance(stored, LSTM):
+        layer: Any = _with_states(stored)
+        truth = _truth(layer, x)
+    else:
+        layer = stored
+        truth = _named(run(in_float64(stored), x.astype(np.float64), None, _CPU))
+    others = {"float64": truth}
+    if has_keras():
+        others["live Keras"] = _live(layer, x)
+    bound = bound_of(layer, x, None, _CPU)
+    return Comparison(name, stored, x.shape, _run(layer, x), others, bound)
 
 
-def _named(result: Any) -> dict[str, np.ndarray]:
-    values = result if isinstance(result, tuple | list) else (result,)
-    arrays = (v.double().numpy() if isinstance(v, torch.Tensor) else np.asarray(v) for v in values)
-    return dict(zip(("output", "h", "c"), arrays, strict=False))
+def _with_states(stored: LSTM[Any]) -> LSTM[Any]:
+    """An LSTM as it is shown: it returns h and c whatever the layer returns, and begins with zeros.
+
+    What matters in training alone is left to its defaults, and mixed policies to float32.
+    """
+    own = stored.config
+    config = LSTMConfig(
+        own.units, own.activation, own.recurrent_activation, own.use_bias,
+        return_sequences=own.return_sequences, go_backwards=own.go_backwards, return_state=True,
+    )  # fmt: skip
+    dtype = stored.lstm.weight_ih_l0.dtype
+    layer: LSTM[Any] = LSTM.from_lstm_config(stored.input_size, config, dtype=dtype)
+    layer.load_state_dict(stored.state_dict())
+    return layer.eval()
 
 
-def _truth(
-    layer: LSTM[Any], x: np.ndarray, weights: list[np.ndarray] | None = None
-) -> dict[str, np.ndarray]:
+def _run(layer: Any, x: np.ndarray) -> dict[str, np.ndarray]:
+    return _named(run(layer, x, None, _CPU), layer)
+
+
+def _live(layer: Any, x: np.ndarray) -> dict[str, np.ndarray]:
+    return _named(run_keras(layer, x, None), layer)
+
+
+def _named(results: list[np.ndarray], layer: Any = None) -> dict[str, np.ndarray]:
+    """The results by name: of an LSTM output, h and c."""
+    names = ["output", "h", "c"] if isinstance(layer, LSTM) else ["output"]
+    names += (f"result {i}" for i in range(len(names), len(results)))
+    return dict(zip(names, results, strict=False))
+
+
+def _truth(layer: LSTM[Any], x: np.ndarray) -> dict[str, np.ndarray]:
     config = layer.config
     result = oracle.forward(
         x,
-        *(layer.get_weights() if weights is None else weights),
+        *layer.get_weights(),
         go_backwards=config.go_backwards,
         return_sequences=config.return_sequences,
         activation=str(config.activation),
         recurrent_activation=str(config.recurrent_activation),
     )
     return dict(result._asdict())
-
-
-def _bound(
-    layer: LSTM[Any], x: np.ndarray, truth: dict[str, np.ndarray], rng: np.random.Generator
-) -> float:
-    """Ten times what rounding the weights and inputs moves the truth, and four ulps.
-
-    No bound holds for all weights (large ones amplify an ulp without limit), so it is measured.
-    """
-    half_ulp = float(torch.finfo(layer.lstm.weight_ih_l0.dtype).eps) / 2
-    moved = 0.0
-    for _ in range(3):
-        near = [w * (1 + rng.choice([-half_ulp, half_ulp], w.shape)) for w in layer.get_weights()]
-        nudged = _truth(layer, x * (1 + rng.choice([-half_ulp, half_ulp], x.shape)), near)
-        moved = max(moved, *(bounds.error(nudged[k], truth[k]) for k in truth))
-    return 10 * moved + 8 * half_ulp
-
-
-def _live(layer: LSTM[Any], x: np.ndarray) -> dict[str, np.ndarray]:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with quiet():
-        return _named([np.asarray(v, np.float64) for v in to_keras(layer)(x)])
 
 
 # What is shown
@@ -268,7 +240,9 @@ def _head(console: Console, name: str, said: str) -> None:
 def _call(layer: Any) -> str:
     """``LSTM(5, return_state=True)``, as it was written in Keras."""
     if not isinstance(layer, LSTM):
-        return f"{type(layer).__name__} of {' and '.join(map(_call_of_part, parts_of(layer)))}"
+        return (
+            f"{type(layer).__name__} of {' and '.join(map(_call_of_part, recurrent_parts(layer)))}"
+        )
     config = layer.config
     flags = ("return_sequences", "return_state", "go_backwards", "stateful")
     parts = [str(config.units)] + [f"{f}=True" for f in flags if getattr(config, f)]
@@ -283,7 +257,7 @@ def _call_of_part(part: Any) -> str:
 
 
 def _engine(layer: Any) -> str:
-    return "fused" if all(p.why_not_fused() is None for p in parts_of(layer)) else "scan"
+    return "fused" if all(p.why_not_fused() is None for p in recurrent_parts(layer)) else "scan"
 
 
 def _show(console: Console, one: Comparison) -> None:

@@ -21,7 +21,7 @@ from torch import nn
 from . import files
 from ._configured import Target
 from ._engines import LSTMState
-from ._recurrent import Recurrent
+from ._recurrent import Recurrent, recurrent_parts
 from .bidirectional import Bidirectional
 from .cell import LSTMCell
 from .config import LSTMConfig
@@ -80,7 +80,7 @@ def from_keras(layer: Any) -> Any:
         module = LSTM.from_lstm_config(features, config, dtype=_dtype_of(layer))
     else:
         module = _KINDS[kind].from_config(layer.get_config(), features, version=version)
-    parts = [m for m in module.modules() if isinstance(m, Recurrent)]
+    parts = recurrent_parts(module)
     for part, cell in zip(parts, cells, strict=True):
         # get_config() leaves the flags of cells and of what Keras 3 calls implementation out
         part.config = part.config.replace(implementation=cell.implementation)
@@ -185,7 +185,7 @@ def _module(layer: files.FileLayer, version: str, source: str) -> Any:
         assert layer.entry is not None
         module = of_a_file(layer.entry, layer.cells[0].features, version, layer.stored)
         stored = list(layer.cells)
-    parts = [m for m in module.modules() if isinstance(m, Recurrent)]
+    parts = recurrent_parts(module)
     for part, weights in zip(parts, stored, strict=True):
         _fill(part, weights, source)
     return module.to(torch.get_default_device())
@@ -254,7 +254,7 @@ def to_keras(module: Any, *, backend: Target = "keras") -> Any:
         raise ConfigError(f"to_keras: a {type(module).__name__} is not a kerasish_lstm.LSTM.")
     if backend not in _FOREIGN:
         raise ConfigError(f"to_keras: backend={backend!r}; allowed are 'keras' and 'tf_keras'.")
-    parts = [m for m in module.modules() if isinstance(m, Recurrent)]
+    parts = recurrent_parts(module)
     if any(part.input_size == 0 for part in parts):
         raise ConfigError(
             f"to_keras: {type(module).__name__} has not learnt its input size. Call it once before."
@@ -398,7 +398,7 @@ def load_keras(
 
 def _not_finite(module: Any) -> list[str]:
     """Which arrays of a module hold a NaN or an infinity, in Keras's names."""
-    parts = [m for m in module.modules() if isinstance(m, Recurrent)]
+    parts = recurrent_parts(module)
     found = []
     for number, part in enumerate(parts):
         names = {"kernel": "weight_ih_l0", "recurrent_kernel": "weight_hh_l0"}

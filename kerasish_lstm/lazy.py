@@ -56,7 +56,10 @@ class LazyLSTM(LSTM[Output]):
     def __init__(self, units: int, **options: Any) -> None:
         features = _features(options, "LazyLSTM")
         super().__init__(features or 1, units, **options)
-        unlearn(self) if features is None else _become(self)
+        if features is None:
+            unlearn(self)
+        else:
+            _become(self)
 
 
 class LazyLSTMCell(LSTMCell):
@@ -69,7 +72,10 @@ class LazyLSTMCell(LSTMCell):
     def __init__(self, units: int, **options: Unpack[CellOptions]) -> None:
         features = _features(options, "LazyLSTMCell")
         super().__init__(features or 1, units, **options)
-        unlearn(self) if features is None else _become(self)
+        if features is None:
+            unlearn(self)
+        else:
+            _become(self)
 
 
 def _features(options: Any, kind: str) -> int | None:

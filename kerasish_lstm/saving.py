@@ -26,17 +26,18 @@ from typing import Any, Literal, TypeAlias, get_args
 from torch import nn
 
 from ._configured import Target
-from ._recurrent import Recurrent
+from ._members import output_size
+from ._recurrent import Recurrent, recurrent_parts
 from ._state import Stateful
 from .bidirectional import Bidirectional
 from .cell import LSTMCell
-from .config import mappings, policy_name
+from .config import policy_name
 from .errors import ConfigError
+from .files._tree import numbered, snake_case
 from .files._write import (
     Cell,
     Layer,
     check_free,
-    numbered,
     replacing,
     write_archive,
     write_legacy,
@@ -45,7 +46,7 @@ from .files._write import (
 from .lstm import LSTM
 from .plain import from_torch
 from .serialization import Writer, keras_class, policy_of
-from .stacked import StackedLSTM, output_size
+from .stacked import StackedLSTM
 from .time_distributed import TimeDistributed
 
 Format: TypeAlias = Literal["keras", "weights", "h5"]
@@ -61,13 +62,6 @@ _SUFFIXES: dict[str, tuple[Format, ...]] = {  # the first is meant where none is
     ".weights.h5": ("weights",),
     ".h5": ("weights", "h5"),
     ".hdf5": ("weights", "h5"),
-}
-_SNAKE = {
-    "LSTM": "lstm",
-    "Bidirectional": "bidirectional",
-    "RNN": "rnn",
-    "Sequential": "sequential",
-    "TimeDistributed": "time_distributed",
 }
 _VERSIONS = {"keras": "3.15.1", "tf_keras": "2.21.0"}
 _LONGEST_NAME = 255
@@ -143,7 +137,7 @@ def save_keras(
         config, weightless = model.config(batch_size, steps), model.input_names
     if is_old and target == "tf_keras":
         model.check_halves()
-        model.check_activations(config)
+        config = _functions_by_name(config)
     opaque = target != "tf_keras"
     with replacing(path, overwrite) as temporary:
         if form == "keras":
@@ -210,7 +204,7 @@ def _states(layer: _Written) -> int:
     """How many states it returns."""
     if isinstance(layer, TimeDistributed) or not layer.return_state:
         return 0
-    return 2 * len([m for m in layer.modules() if isinstance(m, Recurrent)])
+    return 2 * len(recurrent_parts(layer))
 
 
 def _branches(modules: Mapping[str, Module] | Module) -> list[_Branch]:
@@ -237,9 +231,17 @@ def _branches(modules: Mapping[str, Module] | Module) -> list[_Branch]:
 
 def _own_names(key: str, module: _Written) -> list[str]:
     """The names that a module's layers come with."""
-    if keras_class(module) != "Sequential":
+    chain = _chain(module)
+    if chain is None:
         return [key or _name(module.name)] if key or module.name else []
-    return [_name(layer.name) for layer in module.layers if layer.name]  # type: ignore[union-attr]
+    return [_name(layer.name) for layer in chain if layer.name]
+
+
+def _chain(module: _Written) -> list[Any] | None:
+    """The layers of a chain, which stand in the model one after the other; None of others."""
+    if isinstance(module, StackedLSTM) and not module.of_cells:
+        return list(module.layers)
+    return None
 
 
 def _checked(module: Module, name: str | None) -> _Written:
@@ -258,7 +260,7 @@ def _checked(module: Module, name: str | None) -> _Written:
             f"save_keras: a {type(module).__module__}.{label} is not one of "
             f"{', '.join(kind.__name__ for kind in _CLASSES)} or a plain nn.LSTM."
         )
-    if any(m.input_size == 0 for m in found.modules() if isinstance(m, Recurrent)):
+    if any(part.input_size == 0 for part in recurrent_parts(found)):
         raise ConfigError(
             f"save_keras: this {label} has not learnt its input size, so it has no weights. Call "
             "it once before."
@@ -291,19 +293,17 @@ def _branch(
         counts: of the names that were made.
         taken: the names that were given.
     """
-    layers: Sequence[Any] = [module]
     name = key or (_name(module.name) if module.name else "")
-    if is_chain := keras_class(module) == "Sequential":
-        layers = list(module.layers)  # type: ignore[arg-type]
+    chain = _chain(module)
     found: dict[str, _Written] = {}
-    for position, layer in enumerate(layers):
+    for position, layer in enumerate([module] if chain is None else chain):
         called = name
-        if is_chain:
+        if chain is not None:
             called = _name(layer.name) if layer.name else ""
             if own[called] != 1:
                 called = f"{name}_{position}" if name else ""
         while not called:
-            made = numbered(_SNAKE[keras_class(layer)], counts)
+            made = numbered(snake_case(keras_class(layer)), counts)
             called = "" if made in own else made
         called = _name(called)
         if called in taken:
@@ -359,7 +359,7 @@ class _Model:
     def layers(self) -> list[Layer]:
         """In Keras's order."""
         return [
-            Layer(name, _SNAKE[keras_class(layer)], list(_cells(layer, "", "")))
+            Layer(name, snake_case(keras_class(layer)), list(_cells(layer, "", "")))
             for name, layer in self._ordered.items()
         ]
 
@@ -406,14 +406,14 @@ class _Model:
                 "return_state, on which Keras 3 raises TypeError. Write it for "
                 "target='tf_keras', or build it without one of them."
             )
-        outer = isinstance(layer, TimeDistributed)
-        if outer and any(_has_several_results(part) for part in layer.modules()):
+        if isinstance(layer, TimeDistributed) and any(map(_has_several_results, layer.modules())):
             raise ConfigError(
                 f"save_keras: the layer {name!r} is a TimeDistributed over a layer with several "
                 "results (return_state, or merge_mode=None), which no Keras can load. Build it "
                 "with one, or write its weights alone."
             )
-        if self.target == "tf_keras" and outer and layer.layer.stateful:  # type: ignore[union-attr]
+        carries = isinstance(layer, TimeDistributed) and layer.layer.stateful
+        if self.target == "tf_keras" and carries:
             raise ConfigError(
                 f"save_keras: the layer {name!r} is a TimeDistributed over a stateful layer, "
                 "whose state tf_keras does not carry on. Write it for target='keras3'."
@@ -438,19 +438,6 @@ class _Model:
                         f"save_keras: of the layer {name!r} one direction alone has a bias, which "
                         "tf_keras cannot load from such a file. Use .keras or .weights.h5."
                     )
-
-    def check_activations(self, config: Mapping[str, Any] | None) -> None:
-        """Raises:
-        ConfigError: an activation of Keras 3's, as a function that tf_keras does not look up in an
-            HDF5 file.
-        """
-        for entry in mappings(config):
-            function = entry.get("config")
-            if entry.get("registered_name") == "function" and str(function).startswith("kerasish"):
-                raise ConfigError(
-                    "save_keras: a layer has the activation 'hard_sigmoid' of Keras 3, which "
-                    "tf_keras cannot load from such a file. Use .keras, or write the weights alone."
-                )
 
     def _input(
         self, name: str, branch: _Branch, batch_size: int | None, steps: int | None
@@ -560,6 +547,17 @@ def _loadable(config: Any) -> Any:
     return found
 
 
+def _functions_by_name(config: Any) -> Any:
+    """A config in which registered functions are names: tf_keras finds no others in HDF5."""
+    if isinstance(config, list):
+        return [_functions_by_name(one) for one in config]
+    if not isinstance(config, Mapping):
+        return config
+    if config.get("registered_name") == "function":
+        return config["config"]
+    return {key: _functions_by_name(value) for key, value in config.items()}
+
+
 def _has_several_results(part: nn.Module) -> bool:
     return bool(getattr(part, "return_state", False)) or getattr(part, "merge_mode", "") is None
 
@@ -596,5 +594,5 @@ def _cells(module: Any, path: str, old_path: str) -> Iterator[Cell]:
             yield from _cells(cell, f"{path}cell{among}", f"{old_path}{name}")
     else:
         for layer in module.layers:
-            name = numbered(_SNAKE[keras_class(layer)], counts)
+            name = numbered(snake_case(keras_class(layer)), counts)
             yield from _cells(layer, f"{path}layers/{name}/", f"{old_path}{name}/")

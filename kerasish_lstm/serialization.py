@@ -29,7 +29,7 @@ from ._configured import Device, DType, Target
 from ._inputs import as_flag, check_features
 from ._members import output_size
 from ._objects import serialize
-from ._recurrent import MIXED, Recurrent, result_dtype
+from ._recurrent import MIXED, Recurrent, recurrent_parts, result_dtype
 from .bidirectional import Bidirectional
 from .cell import LSTMCell
 from .config import (
@@ -283,8 +283,8 @@ class Writer:
         """A Sequential. Keras forgets its flag of ``trainable``, so that its layers say it."""
         found: dict[str, Any] = {"name": module.name}  # Keras insists on the entry
         if self._is_keras_3:
-            trainable, _ = self._inside(_parts(module))
-            found |= self._base(module.name, trainable, policy_of(_parts(module)[0]))
+            trainable, _ = self._inside(recurrent_parts(module))
+            found |= self._base(module.name, trainable, policy_of(recurrent_parts(module)[0]))
         names = [layer.name for layer in module.layers if layer.name is not None]
         for name in names:
             if names.count(name) > 1:
@@ -295,7 +295,7 @@ class Writer:
         return {**found, "layers": [self.wrapped(layer) for layer in module.layers]}
 
     def time_distributed(self, module: TimeDistributed) -> dict[str, Any]:
-        parts = _parts(module)
+        parts = recurrent_parts(module)
         trainable, inside = self._inside(parts)
         policy = _wrapper_policy(module, parts[-1])
         found = self._base(module.name, trainable, policy)
@@ -331,10 +331,6 @@ def _wrapper_policy(module: Any, part: Recurrent) -> str:
     if module.dtype is None:
         return policy_of(part)
     return str(module.dtype).removeprefix("torch.")
-
-
-def _parts(module: nn.Module) -> list[Recurrent]:
-    return [m for m in module.modules() if isinstance(m, Recurrent)]
 
 
 def _without_direction(layer: dict[str, Any]) -> dict[str, Any]:
@@ -519,7 +515,7 @@ class Reader:
         kinds = ("LSTM", "Bidirectional", "RNN", "Sequential")
         size = size or _only(entry.sizes(4))
         layer = self.inner(config.get("layer"), "layer", kinds, size)
-        last = [m for m in layer.modules() if isinstance(m, Recurrent)][-1]
+        last = recurrent_parts(layer)[-1]
         module = (cls or TimeDistributed)(
             layer,
             activity_regularizer=config.get("activity_regularizer"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -24,7 +25,7 @@ from ._inputs import (
 )
 from ._losses import WithLosses
 from ._masks import cleared, compact, last_output, spread
-from ._members import Layer, are_cells, output_size, parts_of
+from ._members import Layer, are_cells, lowest_parts, output_size
 from ._recurrent import MIXED, result_dtype, stored_dtype
 from ._state import Stateful, check_states, of_one_batch
 from ._stepwise import Run, record_losses, run_of
@@ -33,8 +34,6 @@ from .cell import LSTMCell
 from .errors import ConfigError, InputError, StateError, WeightMismatch
 from .lazy import learn, take_features
 from .masking import RULES, compute_mask, of_rnn
-
-__all__ = ["FLAGS", "MaskPropagation", "StackedLSTM", "output_size"]
 
 MaskPropagation = Literal["keras_3.15", "keras_3.16", "explicit"]
 FLAGS = (
@@ -115,6 +114,7 @@ class StackedLSTM(Configured, Stateful, WithLosses):
         self.is_one_cell = isinstance(layers, LSTMCell)
         members: Sequence[Any] = [layers] if isinstance(layers, LSTMCell) else layers
         self.of_cells = are_cells(members)
+        self._reversed = self.of_cells  # Keras's cells are one floor down, in StackedRNNCells
         self.layers = nn.ModuleList(members)
         values = (
             return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask,
@@ -146,7 +146,7 @@ class StackedLSTM(Configured, Stateful, WithLosses):
         self.mask_propagation = mask_propagation
         self.name = name
         self._state = None
-        take_features(parts_of(self.layers[0]), input_shape, input_dim)
+        take_features(lowest_parts(self.layers[0]), input_shape, input_dim)
         self._fit_sizes()
         if not trainable:
             self.trainable = False
@@ -160,7 +160,7 @@ class StackedLSTM(Configured, Stateful, WithLosses):
         """Tell lazy layers the size of the one below; refuse sizes that do not fit."""
         for position, (below, layer) in enumerate(zip(self.layers, self.layers[1:], strict=False)):
             size = output_size(below)
-            for part in parts_of(layer):
+            for part in lowest_parts(layer):
                 if is_lazy(part.lstm.weight_ih_l0):
                     learn(part, size)
                 if part.input_size != size:
@@ -170,10 +170,6 @@ class StackedLSTM(Configured, Stateful, WithLosses):
                     )
 
     # What it is
-
-    @property
-    def _reversed(self) -> bool:  # type: ignore[override]  # Keras's cells are in StackedRNNCells
-        return self.of_cells
 
     @property
     def _members(self) -> list[Any]:
@@ -211,7 +207,7 @@ class StackedLSTM(Configured, Stateful, WithLosses):
     @property
     def input_size(self) -> int:
         """F, or 0 while a lazy one has not learnt it."""
-        return parts_of(self.layers[0])[0].input_size
+        return lowest_parts(self.layers[0])[0].input_size
 
     @property
     def _label(self) -> str:
@@ -223,6 +219,9 @@ class StackedLSTM(Configured, Stateful, WithLosses):
 
     def _describe(self) -> str:
         return self._label
+
+    def _describe_cell(self, position: int) -> str:
+        return f"{self._label}, cell {position}"
 
     def extra_repr(self) -> str:
         parts = [f"{k}=True" for k, v in self._flags.items() if v]
@@ -309,7 +308,7 @@ class StackedLSTM(Configured, Stateful, WithLosses):
             self._state = None
             return
         pairs = [
-            as_stored(pair, cell.units, lambda i=i: f"{self._label}, cell {i}")  # type: ignore[misc]
+            as_stored(pair, cell.units, partial(self._describe_cell, i))
             for i, (pair, cell) in enumerate(zip(given, self._members, strict=True))
         ]
         of_one_batch(pairs, self._label)
@@ -435,7 +434,7 @@ class StackedLSTM(Configured, Stateful, WithLosses):
                 f"entries; pass [(h, c), ...], one pair for each of the {len(cells)} cells."
             )
         return [
-            as_state(s, cell.units, x, lambda i=i: f"{self._label}, cell {i}")  # type: ignore[misc]
+            as_state(s, cell.units, x, partial(self._describe_cell, i))
             for i, (s, cell) in enumerate(zip(initial_state, cells, strict=True))
         ]
 

@@ -22,8 +22,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,11 +33,12 @@ from safetensors.torch import save
 from torch import nn
 
 from ._configured import Device
-from ._recurrent import Recurrent
+from ._recurrent import Recurrent, recurrent_parts
 from .bidirectional import Bidirectional
 from .cell import LSTMCell
 from .config import mappings
 from .errors import ConfigError, FileFormatError, WeightMismatch
+from .files._write import replacing
 from .lstm import LSTM
 from .serialization import Writer, from_config
 from .stacked import MaskPropagation, StackedLSTM
@@ -174,7 +173,7 @@ def _head_of(module: Module, called: str | None = None) -> dict[str, Any]:
             f"save_safetensors: a {name} was given{where}; pass a layer, or a dict of layers by "
             "name."
         )
-    parts = [m for m in module.modules() if isinstance(m, Recurrent)]
+    parts = recurrent_parts(module)
     if any(part.input_size == 0 for part in parts):
         raise ConfigError(
             f"save_safetensors: this {name} has not learnt its input size, so it has no weights. "
@@ -265,21 +264,11 @@ def _beside(module: nn.Module) -> dict[str, Any]:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """A temporary file in the same folder, moved into place once it is whole."""
+    """Replace a file, or make one, in one step."""
     if path.is_dir():
         raise FileFormatError(f"{path} is a folder; pass the path of a file to write.")
-    path = path.resolve()  # a link stays a link, to the new file
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            shutil.copymode(path, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path, overwrite=True) as temporary:
+        temporary.write_bytes(data)
 
 
 @contextmanager

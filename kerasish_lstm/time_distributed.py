@@ -13,6 +13,7 @@ from ._configured import Configured, DType, plain_dtype
 from ._dropout import DropoutMasks
 from ._inputs import as_flag
 from ._losses import WithLosses, losses_of_slices
+from ._members import lowest_parts
 from ._recurrent import result_dtype
 from .bidirectional import Bidirectional
 from .errors import ConfigError, InputError
@@ -89,12 +90,7 @@ class TimeDistributed(Configured, WithLosses):
         self.autocast = as_flag(autocast, "autocast", "TimeDistributed")
         self._input_dtype = result_dtype(dtype, "TimeDistributed")
         first = layer.layers[0] if isinstance(layer, StackedLSTM) else layer
-        parts = (
-            [first.forward_layer, first.backward_layer]
-            if isinstance(first, Bidirectional)
-            else [first]
-        )
-        take_features(parts, input_shape, input_dim)  # type: ignore[arg-type]
+        take_features(lowest_parts(first), input_shape, input_dim)
         if not trainable:
             self.trainable = False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shutil
@@ -150,7 +151,7 @@ def test_live_keras_stands_beside_the_float64_equations() -> None:
     assert code == 0, text
     # output, h and c of five layers, two rows each
     assert text.count("PyTorch") == text.count("    float64 ") == 30
-    installed = all(map(cli.importlib.util.find_spec, ("keras", "tensorflow")))
+    installed = all(map(importlib.util.find_spec, ("keras", "tensorflow")))
     assert text.count("    live Keras ") == (30 if installed else 0)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -145,18 +144,17 @@ def nodes(config: Any, what: str) -> list[Node]:
 def _walk(
     layers: list[Any], parents: tuple[Node, ...], trainable: bool, what: str
 ) -> Iterator[Node]:
-    before: Counter[str] = Counter()
+    kinds, groups = dict[str, int](), dict[str, int]()
     if len(parents) > 64:
         raise FileFormatError(f"{what} nests models more than 64 deep.")
     for position, layer in enumerate(layers):
         if not isinstance(layer, Mapping) or not isinstance(layer.get("class_name"), str):
             raise FileFormatError(f"{what}: layer {position} is no layer config: {str(layer)[:80]}")
         kind = layer["class_name"]
-        name = kind.lower() + (f"_{before[kind]}" if before[kind] else "")
-        group = snake_case("Functional" if kind == "Model" else kind)
-        numbered = f"{group}_{before[f'/{group}']}" if before[f"/{group}"] else group
-        before.update((kind, f"/{group}"))  # by class, and by group: Model and Functional share one
-        yield from _opened(_node(layer, parents, name, numbered, trainable), layer, what)
+        name = numbered(kind.lower(), kinds)
+        # Model and Functional share one group.
+        group = numbered(snake_case("Functional" if kind == "Model" else kind), groups)
+        yield from _opened(_node(layer, parents, name, group, trainable), layer, what)
 
 
 def _node(
@@ -290,21 +288,15 @@ def _numbered(layers: Any, group: str, depth: int) -> list[Cell] | None:
     if not isinstance(layers, list):
         return None
     found: list[Cell] = []
-    before: Counter[str] = Counter()
+    counts: dict[str, int] = {}
     for layer in layers:
         kind = layer.get("class_name") if isinstance(layer, Mapping) else None
         if not isinstance(kind, str):
             return None
-        name = snake_case(kind)
-        count = before[name]
-        before[name] += 1
+        name = numbered(snake_case(kind), counts)
         if kind == "InputLayer":
             continue
-        inside = _below(
-            f"{group}/{name}_{count}" if count else f"{group}/{name}",
-            cells_of(layer, depth + 1),
-            [],
-        )
+        inside = _below(f"{group}/{name}", cells_of(layer, depth + 1), [])
         if inside is None:
             return None
         found += inside
@@ -352,6 +344,13 @@ def snake_case(name: str) -> str:
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
+def numbered(name: str, counts: dict[str, int]) -> str:
+    """Keras's name of the next of a name: ``lstm``, ``lstm_1``, ...; counts holds how many were."""
+    count = counts.get(name, 0)
+    counts[name] = count + 1
+    return f"{name}_{count}" if count else name
+
+
 def hidden(name: str) -> FileLayer:
     """Arrays of an LSTM that stand in a file and that its config does not tell of."""
     reason = "the file has an LSTM's arrays there, and the config does not say what they are"
@@ -365,10 +364,9 @@ def left_out(node: Node, error: KerasishError | None = None) -> FileLayer:
     if not node.has_lstm:
         reason = f"{node.kind} is not an LSTM"
     else:
-        known = f"a {node.kind} around an LSTM is not built here; pass the LSTM's arrays to "
-        known += "LSTM.set_weights()"
+        reason = f"a {node.kind} around an LSTM is not built here; pass the LSTM's arrays to "
+        reason += "LSTM.set_weights()"
         if node.foreign or not any(c in LSTM_CLASSES for c in _classes(node.config)):
-            known = f"{node.kind} is code of the model's author; if it is an LSTM, pass its arrays "
-            known += "to LSTM.set_weights()"
-        reason = known
+            reason = f"{node.kind} is code of the model's author; if it is an LSTM, pass its "
+            reason += "arrays to LSTM.set_weights()"
     return FileLayer(node.path, node.kind, None, None, reason, node.has_lstm)

@@ -25,6 +25,7 @@ import h5py
 import numpy as np
 
 from ..errors import ConfigError
+from ._tree import numbered
 
 ROLES = ("kernel", "recurrent_kernel", "bias")
 # Keras cuts longer lists of names: HDF5 has no room for them in an object's header.
@@ -180,13 +181,6 @@ def write_legacy(
                     names.append(f"{where}/{role}{ending}")
                     own.create_dataset(names[-1], data=array)
             _set_names(own, "weight_names", names)
-
-
-def numbered(kind: str, counts: dict[str, int]) -> str:
-    """Keras's name of the next of a kind: ``lstm``, ``lstm_1``, ..."""
-    count = counts.get(kind, 0)
-    counts[kind] = count + 1
-    return f"{kind}_{count}" if count else kind
 
 
 def _set_names(group: Any, attribute: str, names: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from .._recurrent import Recurrent
+from .._recurrent import recurrent_parts
 from ..bidirectional import Bidirectional
 from ..stacked import StackedLSTM
 from ..storage import Module
@@ -19,14 +19,9 @@ _FLAGS = (
 )  # fmt: skip
 
 
-def parts_of(module: Module) -> list[Recurrent]:
-    """The LSTMs in a module, in the order of its weights."""
-    return [m for m in module.modules() if isinstance(m, Recurrent)]
-
-
 def described(name: str, module: Module) -> dict[str, Any]:
     """One layer: its class, sizes, parameters, activations, engine and unusual numbers."""
-    parts = parts_of(module)
+    parts = recurrent_parts(module)
     activations, reasons, units = [], [], []
     for part in parts:
         pair = [_shown(part.config.activation), _shown(part.config.recurrent_activation)]

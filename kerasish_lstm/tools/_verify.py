@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from .._recurrent import recurrent_parts
 from ..errors import ConfigError
 from ..parity import bounds
 from ..storage import Module
 from ._goldens import has_keras, input_size, recorded, run, run_keras, trials
-from ._inspect import parts_of
 from ._sources import Source
 
 
@@ -126,7 +126,7 @@ def bound_of(module: Module, x: np.ndarray, mask: np.ndarray | None, device: tor
     No bound holds for all weights (large ones amplify an ulp without limit), so it is measured: on
     copies in float64 whose weights and inputs are half an ulp of the module's dtype away.
     """
-    dtypes = [part.compute_dtype for part in parts_of(module)]
+    dtypes = [part.compute_dtype for part in recurrent_parts(module)]
     half_ulp = max(float(torch.finfo(d).eps) for d in (*dtypes,)) / 2
     half_ulp = max(half_ulp, float(np.finfo(np.float32).eps) / 2)  # what is recorded is float32
     rng = np.random.default_rng(0)
