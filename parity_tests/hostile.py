@@ -891,7 +891,7 @@ def load(path: Path) -> Any:
     from kerasish_lstm import load_keras
 
     if path.suffix in (".pt", ".safetensors"):
-        from kerasish_lstm.tools._sources import open_file
+        from kerasish_lstm.commands._sources import open_file
 
         return open_file(path)
     with warnings.catch_warnings():

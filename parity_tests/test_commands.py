@@ -27,7 +27,7 @@ from .test_convert import real
 
 testing = pytest.importorskip("typer.testing")
 cli = pytest.importorskip("kerasish_lstm.cli")
-goldens = pytest.importorskip("kerasish_lstm.tools._goldens")
+goldens = pytest.importorskip("kerasish_lstm.commands._goldens")
 
 F, U = 3, 5
 
@@ -165,7 +165,7 @@ def test_keras_s_results_travel_in_the_file(
     out = tmp_path / "out.safetensors"
     code, text = run("convert", file, out)
     assert code == 0 and "with results of Keras 3.15.1 for 4 of 4 layers" in text, text
-    monkeypatch.setattr("kerasish_lstm.tools._verify.has_keras", lambda: False)
+    monkeypatch.setattr("kerasish_lstm.commands._verify.has_keras", lambda: False)
     code, text = run("verify", out)
     assert code == 0 and "12 of 12 equal" in text, text
     assert "Keras 3.15.1, recorded in out.safetensors" in text

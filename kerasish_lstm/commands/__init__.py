@@ -1,5 +1,6 @@
-"""What the command line does, without the command line: files in, files out, and the comparison.
+"""What stands behind ``kerasish-lstm inspect``, ``convert`` and ``verify``.
 
+_entry       the commands: their arguments, tables and exit status
 _sources     any file of LSTMs -> modules by name -> any file
 _goldens     Keras's own results, recorded into a safetensors file, to be compared anywhere
 _verify      two files' modules on the same random inputs and masks, with a bound
