@@ -299,26 +299,3 @@ def authors_code(folder: str) -> Answers:
     randomize(model, 9)
     model.save(f"{folder}/own.keras")
     return answers_of({layer.name: layer for layer in model.layers}, 9)
-
-
-def published(path: str, ids: np.ndarray) -> list[np.ndarray]:
-    """What tf_keras gives for a whole published model."""
-    import tf_keras
-
-    model = tf_keras.models.load_model(path, compile=False)
-    return [np.asarray(model(ids)), *model.get_weights()]
-
-
-def layers_with(
-    weights: dict[str, list[np.ndarray]], inputs: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """What LSTMs of tf_keras with these weights give."""
-    import tf_keras
-
-    found = {}
-    for name, arrays in weights.items():
-        layer = tf_keras.layers.LSTM(arrays[1].shape[0])
-        layer.build(inputs[name].shape)
-        layer.set_weights(arrays)
-        found[name] = np.asarray(layer(inputs[name]))
-    return found

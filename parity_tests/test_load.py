@@ -15,10 +15,8 @@ from kerasish_lstm import load_keras
 from kerasish_lstm.errors import ConfigError, FileFormatError
 from kerasish_lstm.parity import assert_parity
 from kerasish_lstm.parity.bounds import FLOAT32_ULPS
-from kerasish_lstm.weights import relayout
 
 from . import load_side
-from .conftest import REAL_FILES
 from .keras_live import KerasLive
 
 CLASSES = {  # here, of Keras's
@@ -188,53 +186,3 @@ def test_nan_and_infinite_weights_are_kept_and_named(tmp_path: Path) -> None:
     assert "recurrent_kernel" not in said
     for mine, theirs in zip(layer.get_weights(), arrays * 2, strict=True):
         assert mine.tobytes() == theirs.tobytes()
-
-
-# Files that other people published
-
-
-def real(name: str) -> Path:
-    if not (REAL_FILES / name).exists():
-        pytest.skip(f"the published file {name} is not here")
-    return REAL_FILES / name
-
-
-@pytest.mark.live
-def test_a_published_model_gives_what_tf_keras_gives(tf_keras: KerasLive) -> None:
-    path = real("ethnicolr_census2000.h5")
-    ids = np.random.RandomState(2).randint(0, 956, (5, 20))
-    expected, embedding, *lstm, kernel, bias = tf_keras.call("load_side.published", str(path), ids)
-    (layer,) = load_keras(path).values()
-    for mine, theirs in zip(layer.get_weights(), lstm, strict=True):
-        assert mine.tobytes() == theirs.tobytes()
-    logits = layer(torch.from_numpy(embedding[ids])) @ torch.from_numpy(kernel)
-    actual = torch.softmax(logits + torch.from_numpy(bias), -1)
-    assert_parity(actual, expected, bound=1e-5)
-
-
-@pytest.mark.live
-@pytest.mark.parametrize(("name", "lstms"), [("dtln_model.h5", 4), ("textgenrnn_weights.hdf5", 2)])
-def test_published_weights_give_what_tf_keras_gives(
-    tf_keras: KerasLive, name: str, lstms: int
-) -> None:
-    path = real(name)
-    layers = quietly(path)
-    assert len(layers) == lstms
-    weights = {}
-    with h5py.File(path) as file:
-        for layer in layers:
-            names = [n.decode() for n in file[layer].attrs["weight_names"]]
-            arrays = [file[layer][n][()] for n in names]
-            if arrays[2].size == 8 * arrays[1].shape[0]:
-                arrays = list(relayout(arrays, "keras_cudnn", "keras"))
-            weights[layer] = arrays
-    rng = np.random.RandomState(4)
-    inputs = {
-        n: rng.uniform(-1, 1, (3, 11, w[0].shape[0])).astype(np.float32) for n, w in weights.items()
-    }
-    expected = tf_keras.call("load_side.layers_with", weights, inputs)
-    for layer, module in layers.items():
-        for mine, theirs in zip(module.get_weights(), weights[layer], strict=True):
-            assert mine.tobytes() == theirs.tobytes()
-        actual = module(torch.from_numpy(inputs[layer]))
-        assert_parity(actual, expected[layer], bound=1e-5, what=layer)
