@@ -183,8 +183,9 @@ class Hdf5:
         return native
 
     def rows(self, where: str) -> Iterator[tuple[int, np.ndarray]]:
-        """A matrix of floats, block by block: (first row, rows). A block lives until the next one.
+        """A matrix of floats, block by block: (first row, rows).
 
+        A block lives until the one after the next is asked for: one can be worked on meanwhile.
         Only what lies in one piece is cut; all else is one block.
         """
         item = self._item(where)
@@ -195,8 +196,8 @@ class Hdf5:
         self._floats(where)
         rows, columns = item.shape
         size = max(1, min(rows, BLOCK_ROWS, BLOCK_BYTES // (columns * item.dtype.itemsize)))
-        block = np.empty((size, columns), item.dtype)
-        for start in range(0, rows, size):
+        blocks = itertools.cycle([np.empty((size, columns), item.dtype) for _ in range(2)])
+        for start, block in zip(range(0, rows, size), blocks, strict=False):
             stop = min(rows, start + size)
             item.read_direct(block, np.s_[start:stop], np.s_[: stop - start])
             yield start, block[: stop - start]
