@@ -43,6 +43,7 @@ def write(folder: Path, about: dict[str, Any], rows: list[Row]) -> list[Path]:
 
 
 def replace(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

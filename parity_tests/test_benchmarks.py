@@ -226,3 +226,18 @@ def test_report_without_matplotlib(
 def test_load_takes_a_path(tmp_path: Path) -> None:
     (tmp_path / "some.py").write_text("X = 1")
     assert load(str(tmp_path / "some.py")).X == 1
+
+
+def test_files_measures_and_says_whether_the_targets_are_met(tmp_path: Path) -> None:
+    command = "benchmarks.files", "--mebibytes", "1", "--rounds", "1", "--out", str(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode in (0, 1), done.stderr
+    rows = json.loads((tmp_path / "files.json").read_text())["rows"]
+    assert [(row["name"], row["layers"]) for row in rows] == [("one layer", 1), ("eight layers", 8)]
+    assert all(0.8 < row["bytes"] / 2**20 <= 1.01 and row["load_keras"] > 0 for row in rows)
+    met = all(row["speed"] >= 1 / 3 and row["memory"] <= 1.3 for row in rows)
+    assert done.returncode == (not met)
+    assert (tmp_path / "files.md").read_text() in done.stdout

@@ -6,15 +6,18 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+import torch
 
-from kerasish_lstm import files, load_keras
+from kerasish_lstm import convert, files, load_keras
 from kerasish_lstm.errors import ConfigError, FileFormatError, KerasishError, NotBuiltError
+from kerasish_lstm.files._open import Hdf5
 
 F, U = 3, 2
 NAMES = ("kernel", "recurrent_kernel", "bias")
@@ -586,13 +589,58 @@ def test_a_file_object_in_memory_is_never_written(tmp_path: Path) -> None:
     assert zipfile.ZipFile(io.BytesIO(before)).testzip() is None
 
 
-def test_a_kernel_of_several_blocks_is_whole(tmp_path: Path) -> None:
+def many_rows(rows: int) -> list[np.ndarray]:
     rng = np.random.RandomState(7)
-    shapes = ((601, 8), (2, 8), (8,))  # a block has 256 rows
-    weights = [rng.uniform(-1, 1, s).astype(np.float32) for s in shapes]
-    path = keras3(tmp_path / "w.weights.h5", weights=weights)
-    layer = load_keras(
-        path, config=sequential({"class_name": "LSTM", "config": {"name": "lstm", "units": 2}})
-    )["lstm"]
-    for mine, theirs in zip(layer.get_weights(), weights, strict=True):
-        assert mine.tobytes() == theirs.tobytes()
+    return [rng.uniform(-1, 1, s).astype(np.float32) for s in ((rows, 8), (2, 8), (8,))]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_kernel_of_several_blocks_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    monkeypatch.setattr(convert, "BLOCKS_BYTES", 7 * 32 * threads)  # so seven rows a block
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    weights = many_rows(601)
+    config = sequential({"class_name": "LSTM", "config": {"name": "lstm", "units": 2}})
+    bare = load_keras(keras3(tmp_path / "w.weights.h5", weights=weights), config=config)["lstm"]
+    inner = keras3(tmp_path / "inner.h5", weights=weights).read_bytes()
+    archived = load_keras(archive(tmp_path / "m.keras", config, weights=inner))["lstm"]
+    for layer in (bare, archived):
+        for mine, theirs in zip(layer.get_weights(), weights, strict=True):
+            assert mine.tobytes() == theirs.tobytes()
+
+
+def test_a_matrix_is_read_where_hdf5_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "w.h5"
+    weights = many_rows(7)
+    with h5py.File(path, "w") as file:
+        file["plain"] = weights[0]
+        file.create_dataset("chunked", data=weights[0], chunks=(2, 8))
+        file["line"] = weights[2]
+        file.create_dataset("unwritten", (5, 8), np.float32)
+        file["swapped"] = weights[0].astype(">f4")
+    block = np.empty((4, 8), np.float32)
+    with closing(Hdf5(path, path)) as hdf5:
+        for other in ("chunked", "line", "unwritten", "swapped", "nowhere"):
+            assert hdf5.matrix(other) is None
+        matrix = hdf5.matrix("plain")
+        assert matrix is not None
+        with matrix.open() as opened:
+            assert (matrix.rows(opened, 5, block) == weights[0][5:]).all()
+    path.write_bytes(path.read_bytes()[: matrix.offset + 100])
+    with matrix.open() as opened, pytest.raises(FileFormatError, match="cut off"):
+        matrix.rows(opened, 0, block)
+
+
+def test_a_matrix_whose_place_is_told_wrong_is_left_to_hdf5(tmp_path: Path) -> None:
+    path = tmp_path / "w.h5"
+    weights = many_rows(7)
+    with h5py.File(path, "w") as file:
+        file["plain"] = weights[0]
+    with closing(Hdf5(path, path)) as hdf5:
+        assert hdf5.matrix("plain") is not None
+        other = tmp_path / "other.h5"
+        other.write_bytes(path.read_bytes().replace(weights[0].tobytes(), bytes(224)))
+        hdf5._source = other  # as if HDF5 read from elsewhere than it says
+        assert hdf5.matrix("plain") is None
+        assert (hdf5.array("plain") == weights[0]).all()

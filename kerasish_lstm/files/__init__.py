@@ -7,7 +7,8 @@ config and the places of its LSTMs' arrays, which are read when a module takes t
 """
 
 from ._arrays import StoredWeights
+from ._open import Matrix
 from ._read import opened, read
 from ._tree import FileLayer, KerasFile
 
-__all__ = ["FileLayer", "KerasFile", "StoredWeights", "opened", "read"]
+__all__ = ["FileLayer", "KerasFile", "Matrix", "StoredWeights", "opened", "read"]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import FileFormatError
 from ..weights import LSTMWeights, relayout
-from ._open import Hdf5, damaged_if_it_fails
+from ._open import Hdf5, Matrix, damaged_if_it_fails
 
 Shapes = Sequence[tuple[int, ...] | None]
 
@@ -73,15 +73,15 @@ class StoredWeights:
         """Of the kernel: ``"float32"``, ..., or ``"bfloat16"``."""
         return self.file.dtype(self.paths[0])
 
-    def bias(self) -> np.ndarray:
-        """The bias of plain weights."""
+    def matrix(self, role: int) -> Matrix | None:
+        """The kernel (0) or the recurrent kernel (1) where it lies in one piece."""
         with damaged_if_it_fails(self.file.path):
-            return self.file.array(self.paths[2])
+            return self.file.matrix(self.paths[role])
 
-    def rows(self, role: int) -> Iterator[tuple[int, np.ndarray]]:
-        """The kernel (0) or the recurrent kernel (1), block by block; see :meth:`Hdf5.rows`."""
+    def array(self, role: int) -> np.ndarray:
+        """One array of plain weights, in Keras's layout."""
         with damaged_if_it_fails(self.file.path):
-            yield from self.file.rows(self.paths[role])
+            return self.file.array(self.paths[role])
 
     def read(self) -> LSTMWeights:
         """All of them, in Keras's layout."""

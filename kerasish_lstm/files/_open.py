@@ -18,8 +18,9 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -35,8 +36,6 @@ MAX_EXPANSION = 20
 ARRAYS_FREE_BYTES = 32 * 2**20
 MEMBER_FREE_BYTES = 16 * 2**20
 MAX_ZIP_DIRECTORY_BYTES = 4 * 2**20
-BLOCK_BYTES = 16 * 2**20
-BLOCK_ROWS = 256  # more are slower to transpose: measured at (4000, 16000)
 MAX_GROUPS = 10_000
 MAX_CHILDREN = 100_000
 MAX_CHUNKS = 10_000
@@ -78,6 +77,38 @@ class Budget:
             return False
         self.left -= size
         return True
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Where a matrix lies in one piece, to be read by several threads at once.
+
+    HDF5 reads for one thread at a time, and holds all others up meanwhile.
+    """
+
+    path: Path
+    source: Path | bytes
+    offset: int
+    shape: tuple[int, int]
+    dtype: np.dtype
+
+    def open(self) -> BinaryIO:
+        """A handle of one thread's own for :meth:`rows`."""
+        if isinstance(self.source, bytes):
+            return io.BytesIO(self.source)
+        return self.source.open("rb", buffering=0)
+
+    def rows(self, file: BinaryIO, start: int, into: np.ndarray) -> np.ndarray:
+        """As many of the rows from start on as there are and fit in the block: a view of it."""
+        block = into[: self.shape[0] - start]
+        file.seek(self.offset + start * self.shape[1] * self.dtype.itemsize)
+        left = block.data.cast("B")
+        while left:
+            count = file.readinto(left)  # type: ignore[attr-defined]
+            if not count:
+                raise FileFormatError(f"{self.path.name} is cut off in a matrix {self.shape}.")
+            left = left[count:]
+        return block
 
 
 class Hdf5:
@@ -182,25 +213,27 @@ class Hdf5:
         native: np.ndarray = data.astype(data.dtype.newbyteorder("="), copy=False)
         return native
 
-    def rows(self, where: str) -> Iterator[tuple[int, np.ndarray]]:
-        """A matrix of floats, block by block: (first row, rows).
+    def matrix(self, where: str) -> Matrix | None:
+        """A matrix of floats that lies in the file in one piece, or None where it does not.
 
-        A block lives until the one after the next is asked for: one can be worked on meanwhile.
-        Only what lies in one piece is cut; all else is one block.
+        What HDF5 says of its place is believed where its first and last rows are there.
         """
         item = self._item(where)
-        whole = not isinstance(item, h5py.Dataset) or item.chunks is not None or item.ndim != 2
-        if whole or not item.dtype.isnative or item.dtype.kind != "f":
-            yield 0, self.array(where)
-            return
-        self._floats(where)
-        rows, columns = item.shape
-        size = max(1, min(rows, BLOCK_ROWS, BLOCK_BYTES // (columns * item.dtype.itemsize)))
-        blocks = itertools.cycle([np.empty((size, columns), item.dtype) for _ in range(2)])
-        for start, block in zip(range(0, rows, size), blocks, strict=False):
-            stop = min(rows, start + size)
-            item.read_direct(block, np.s_[start:stop], np.s_[: stop - start])
-            yield start, block[: stop - start]
+        whole = isinstance(item, h5py.Dataset) and item.chunks is None and item.ndim == 2
+        if not whole or not item.size or not item.dtype.isnative or item.dtype.kind != "f":
+            return None
+        offset = item.id.get_offset()
+        size = item.size * item.dtype.itemsize
+        if offset is None or offset + size > self._size or not _is_plain(item):
+            return None
+        matrix = Matrix(self.path, self._source, offset, tuple(item.shape), item.dtype)
+        row = np.empty((1, item.shape[1]), item.dtype)
+        with matrix.open() as file:
+            for at in {0, len(item) - 1}:
+                if matrix.rows(file, at, row).tobytes() != item[at].tobytes():
+                    return None
+        self._floats(where)  # takes it from the budget
+        return matrix
 
     def _floats(self, where: str) -> Any:
         """A dataset that may be read: of floats, within the budget, in chunks of some size."""
@@ -440,8 +473,8 @@ class Shards(Hdf5):
     def array(self, where: str) -> np.ndarray:
         return self._with(where).array(where)
 
-    def rows(self, where: str) -> Iterator[tuple[int, np.ndarray]]:
-        return self._with(where).rows(where)
+    def matrix(self, where: str) -> Matrix | None:
+        return self._with(where).matrix(where)
 
     def must_afford(self, size: int) -> None:
         self._files[0].must_afford(size)
