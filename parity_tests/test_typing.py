@@ -21,7 +21,8 @@ from typing import Any, assert_type
 import torch
 from torch import Tensor
 
-from kerasish_lstm import LSTM, LSTMState, LazyLSTM
+from kerasish_lstm import LSTM, Bidirectional, LSTMCell, LSTMState, LazyLSTM
+from kerasish_lstm import StackedLSTM, TimeDistributed, load_keras
 
 State = tuple[Tensor, Tensor, Tensor]
 x = torch.zeros(5, 7, 3)
@@ -46,6 +47,11 @@ assert_type(layer.kernel, Tensor)
 assert_type(layer.units, int)
 assert_type(layer.reset_state(), None)
 assert_type(layer.to(torch.float64)(x), Tensor)
+
+loaded = load_keras("m.keras")["lstm"]
+assert_type(loaded, LSTM[Any] | Bidirectional | StackedLSTM | LSTMCell | TimeDistributed)
+assert isinstance(loaded, LSTM)
+assert_type(loaded(x), Any)
 
 LSTM(3, 5, use_cuddn=True)  # wrong: call-overload
 LSTM(3, 5, return_state=True, units_=5)  # wrong: call-overload
