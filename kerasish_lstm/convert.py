@@ -383,9 +383,9 @@ def load_keras(
     Args:
         path: a ``.keras``, ``.weights.h5``, ``.weights.json`` (sharded) or legacy ``.h5`` file, of
             Keras 1, 2, 3, tf.keras or tf_keras.
-        config: for a file of weights alone, the model's config: a dict, or the path of its JSON
-            (what ``model.to_json()`` gives). Without it the layers get Keras's defaults, and one
-            warning says so.
+        config: for a file of weights alone, and for a ``.keras`` file whose model is a class of its
+            author's, the model's config: a dict, or the path of its JSON (what ``model.to_json()``
+            gives). Without it the layers get Keras's defaults, and one warning says so.
         names: new names for some of the file's layers: ``{name in the file: name here}``.
 
     Returns:
@@ -414,10 +414,13 @@ def load_keras(
         raise FileFormatError(f"{file.path.name} holds no LSTM; it holds {kinds}.")
     if file.bare:
         keyed = "keyed by the file's groups" if names is None else "named as the file or names say"
+        why = "holds weights alone"
+        if file.format == "keras":
+            why = "lists no layers, since its model is a class of its author's"
         warnings.warn(
-            f"{file.path.name} holds weights alone: its layers are {keyed} and built with the "
-            "defaults of Keras (tanh, the last output alone, no state). Pass config= (the model's "
-            "config, or its JSON) for what the model really had.",
+            f"{file.path.name} {why}: its layers are {keyed} and built with the "
+            "defaults of Keras (tanh, the last output alone, no state). Pass config= (a Sequential "
+            "or Functional model's config, or its JSON) for what the model really had.",
             stacklevel=2,
         )
     for name, module in layers.items():

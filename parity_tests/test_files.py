@@ -400,9 +400,6 @@ ZIPS: dict[str, tuple[Callable[[Path], Path], type[Exception], str]] = {
     "deep JSON": (
         lambda p: archive(p, "[" * 200_000), FileFormatError, "is no JSON: RecursionError"
     ),
-    "a subclassed model": (
-        lambda p: archive(p, {"class_name": "MyModel", "config": {}}), FileFormatError, "'MyModel'"
-    ),
     "no list of layers": (
         lambda p: archive(p, {"class_name": "Sequential", "config": {}}), FileFormatError, "no list"
     ),
@@ -462,6 +459,16 @@ def test_broken_keras_files_say_what_is_wrong(tmp_path: Path, name: str) -> None
     with pytest.raises(error, match=said) as caught:
         load_keras(path)
     assert type(caught.value) is error
+
+
+def test_a_model_of_its_authors_own_class_is_read_by_groups_or_by_a_config(tmp_path: Path) -> None:
+    path = archive(tmp_path / "m.keras", {"class_name": "MyModel", "config": {}})
+    with pytest.warns(UserWarning, match=r"class of its author's.*keyed by the file's groups"):
+        assert same(load_keras(path)["layers/lstm"])
+    told = load_keras(path, config=sequential(lstm("mine", activation="relu")))["mine"]
+    assert same(told) and told.config.activation == "relu"
+    with pytest.raises(FileFormatError, match="'MyModel', which is code of the model's author"):
+        load_keras(keras3(tmp_path / "w.weights.h5"), config={"class_name": "MyModel"})
 
 
 def test_a_name_in_the_file_that_is_another_layers_is_refused(tmp_path: Path) -> None:

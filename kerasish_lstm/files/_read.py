@@ -25,7 +25,7 @@ from ._open import (
     read_json,
     zip_members,
 )
-from ._tree import KerasFile, nodes
+from ._tree import KerasFile, is_authors_own, nodes
 
 _SHARD = re.compile(r"[^/\\\0]{1,200}_\d{5}\.weights\.h5")
 
@@ -79,11 +79,7 @@ def opened(
     with path.open("rb") as file:
         magic = file.read(8)
     if magic.startswith(ZIP_MAGIC):
-        if given is not None:
-            raise FileFormatError(
-                f"{path.name} is a .keras file and holds its own config; pass no other."
-            )
-        with _zip(path) as found:
+        with _zip(path, given) as found:
             yield found
         return
     if path.suffix.lower() == ".json" and magic.lstrip().startswith(b"{"):
@@ -125,7 +121,7 @@ def _given_config(config: Mapping[str, Any] | str | Path | None) -> Mapping[str,
 
 
 @contextmanager
-def _zip(path: Path) -> Iterator[KerasFile]:
+def _zip(path: Path, given: Mapping[str, Any] | None) -> Iterator[KerasFile]:
     with damaged_if_it_fails(path):
         wanted = {
             "metadata.json": MAX_JSON_BYTES,
@@ -138,12 +134,21 @@ def _zip(path: Path) -> Iterator[KerasFile]:
         version = metadata.get("keras_version") if isinstance(metadata, Mapping) else None
         if not isinstance(version, str):
             raise FileFormatError(f"{path.name}: metadata.json names no keras_version.")
-        leaves = nodes(config, f"{path.name}: config.json")
+        bare = is_authors_own(config)
+        if given is not None and not bare:
+            raise FileFormatError(
+                f"{path.name} is a .keras file and holds its own config; pass no other."
+            )
+        told = given if bare else config
+        leaves = None if told is None else nodes(told, f"{path.name}: config.json")
         hdf5 = Hdf5(members["model.weights.h5"], path)
     with closing(hdf5):
         with damaged_if_it_fails(path):
-            layers = _keras3.read_layers(hdf5, leaves, version)
-            found = KerasFile(path, "keras", version, tuple(layers), False)
+            if leaves is None:
+                layers = _keras3.read_groups(hdf5, version)
+            else:
+                layers = _keras3.read_layers(hdf5, leaves, version)
+            found = KerasFile(path, "keras", version, tuple(layers), leaves is None)
             _check_budget(found, hdf5)
         yield found
 

@@ -108,6 +108,14 @@ class Node:
         return named or any(c in LSTM_CLASSES for c in _classes(self.config))
 
 
+def is_authors_own(config: Any) -> bool:
+    """Whether it is the config of a model that is code of its author's, and lists no layers."""
+    if not isinstance(config, Mapping) or not isinstance(config.get("class_name"), str):
+        return False
+    known = config["class_name"] in (*MODELS, *LAYERS)
+    return not known and not _is_functional(config.get("config"))
+
+
 def nodes(config: Any, what: str) -> list[Node]:
     """The leaf layers of a model config in the model's order; nested models are opened.
 
@@ -118,13 +126,13 @@ def nodes(config: Any, what: str) -> list[Node]:
     """
     if isinstance(config, Mapping) and "class_name" in config:
         kind, inner = str(config["class_name"]), config.get("config")
+        if kind in LAYERS:  # the config of one layer, as layers.serialize gives it
+            return list(_walk([config], (), True, what))
         if kind not in MODELS and not _is_functional(inner):
-            if kind in LAYERS:  # the config of one layer, as layers.serialize gives it
-                return list(_walk([config], (), True, what))
             raise FileFormatError(
                 f"{what} is of the class {kind!r}, which is code of the model's author: a config "
-                "lists the layers of Sequential and Functional models only. Load a file of its "
-                "weights alone (.weights.h5 or .h5), without a config."
+                "lists the layers of Sequential and Functional models only. Load it without a "
+                "config, or with that of a Sequential or Functional model of the same weights."
             )
     else:
         inner = config
