@@ -38,6 +38,7 @@ from .bidirectional import Bidirectional
 from .cell import LSTMCell
 from .config import mappings
 from .errors import ConfigError, FileFormatError, WeightMismatch
+from .files import must_be_a_file
 from .files._write import replacing
 from .lstm import LSTM
 from .serialization import Writer, from_config
@@ -273,8 +274,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    if path.is_dir():
-        raise FileFormatError(f"{path} is a folder; pass the path of a safetensors file.")
+    must_be_a_file(path)
     try:
         with safe_open(path, "pt") as file:
             yield file

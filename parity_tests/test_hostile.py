@@ -150,6 +150,16 @@ def test_a_json_file_is_not_read_beyond_the_limit(size: int, tmp_path: Path) -> 
             _open.read_json(path)
 
 
+@linux
+@pytest.mark.parametrize("suffix", ["h5", "keras", "json", "safetensors", "pt"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, suffix: str) -> None:
+    pipe = tmp_path / f"m.{suffix}"
+    os.mkfifo(pipe)
+    command = [sys.executable, "-m", "kerasish_lstm", "inspect", str(pipe)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and "no regular file" in done.stderr, done
+
+
 # Truncation
 
 

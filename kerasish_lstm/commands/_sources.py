@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..convert import read_layers
 from ..errors import ConfigError, FileFormatError
-from ..files import FileLayer
+from ..files import FileLayer, must_be_a_file
 from ..lstm import LSTM
 from ..plain import from_torch
 from ..saving import KerasTarget, save_keras
@@ -188,8 +188,7 @@ def _of_state_dict(path: Path) -> Iterator[tuple[str, Module]]:
 
 
 def _loaded(path: Path) -> dict[str, Tensor]:
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}")
+    must_be_a_file(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

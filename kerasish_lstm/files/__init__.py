@@ -7,8 +7,8 @@ config and the places of its LSTMs' arrays, which are read when a module takes t
 """
 
 from ._arrays import StoredWeights
-from ._open import Matrix
+from ._open import Matrix, must_be_a_file
 from ._read import opened, read
 from ._tree import FileLayer, KerasFile
 
-__all__ = ["FileLayer", "KerasFile", "Matrix", "StoredWeights", "opened", "read"]
+__all__ = ["FileLayer", "KerasFile", "Matrix", "StoredWeights", "must_be_a_file", "opened", "read"]

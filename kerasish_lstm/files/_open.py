@@ -63,6 +63,15 @@ def damaged_if_it_fails(path: Path) -> Iterator[None]:
         ) from error
 
 
+def must_be_a_file(path: Path) -> None:
+    """Before anything is opened: a named pipe would be waited for, a device may never end."""
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "no regular file (a pipe, a socket or a device)"
+        raise FileFormatError(f"{path} is {what}; pass the path of a file.")
+
+
 class Budget:
     """How many bytes of arrays may be read. Several files of one model can share one."""
 
@@ -568,6 +577,7 @@ def _memory_of(text: Any) -> int:
 
 def read_json(path: Path) -> Any:
     """The value of a JSON file."""
+    must_be_a_file(path)
     with path.open("rb") as file:
         return parse_json(file.read(MAX_JSON_BYTES + 1), path.name)
 

@@ -21,6 +21,7 @@ from ._open import (
     Hdf5,
     Shards,
     damaged_if_it_fails,
+    must_be_a_file,
     parse_json,
     read_json,
     zip_members,
@@ -73,8 +74,7 @@ def opened(
             f"{path} is a {what}, which is not read. Load the model with Keras and call "
             "model.save('x.keras') or model.save_weights('x.weights.h5')."
         )
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}")
+    must_be_a_file(path)
     given = _given_config(config)
     with path.open("rb") as file:
         magic = file.read(8)
