@@ -1,14 +1,3 @@
-"""The suite's option. Here, because pytest reads ``--device cuda`` before it looks for tests."""
+"""In a bare checkout the plugin is found here, not by its entry point."""
 
-from __future__ import annotations
-
-import pytest
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--device",
-        choices=("all", "cpu", "cuda"),
-        default="all",
-        help="run the cases of one device only; with cuda, a run in which none ran fails",
-    )
+pytest_plugins = ["pytest_kerasish_lstm"]

@@ -29,14 +29,13 @@ from . import __version__
 from ._recurrent import recurrent_parts
 from .commands._console import errors_end_it, escape
 from .commands._entry import convert, inspect, verify
-from .commands._goldens import has_keras, run, run_keras, trials
-from .commands._verify import bound_of, in_float64
 from .config import LSTMConfig
 from .convert import read_layers
 from .errors import FileFormatError, NotBuiltError
 from .files import FileLayer
 from .lstm import LSTM
 from .parity import bounds, oracle
+from .parity.trials import bound_of, has_keras, in_float64, run, run_keras, trials
 
 main = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich")
 

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,9 +30,8 @@ from .errors import ConfigError, FileFormatError, KerasishError, NotBuiltError
 from .lstm import LSTM
 from .serialization import keras_class, of_a_file
 from .stacked import StackedLSTM
+from .storage import Module
 from .time_distributed import TimeDistributed
-
-KerasModule: TypeAlias = LSTM[Any] | Bidirectional | StackedLSTM | LSTMCell | TimeDistributed
 
 # Each Keras has one hard_sigmoid. The other generation's goes there as a function of this name,
 # which LSTMConfig.from_keras knows again.
@@ -377,7 +376,7 @@ def load_keras(
     *,
     config: Mapping[str, Any] | str | Path | None = None,
     names: Mapping[str, str] | None = None,
-) -> dict[str, KerasModule]:
+) -> dict[str, Module]:
     """The LSTM layers of a Keras file, ready to call, without Keras or TensorFlow.
 
     Args:

@@ -46,12 +46,11 @@ from .stacked import MaskPropagation, StackedLSTM
 from .time_distributed import TimeDistributed
 
 Module = LSTM[Any] | LSTMCell | Bidirectional | StackedLSTM | TimeDistributed
+MODULES = LSTM, LSTMCell, Bidirectional, StackedLSTM, TimeDistributed
 
 _FORMAT = 1
 _LONGEST_HEADER = 100_000_000  # of the safetensors library
-_CLASSES: dict[str, type[Module]] = {
-    kind.__name__: kind for kind in (LSTM, LSTMCell, Bidirectional, StackedLSTM, TimeDistributed)
-}
+_CLASSES: dict[str, type[Module]] = {kind.__name__: kind for kind in MODULES}
 _BESIDE = (
     "dropout_style",
     "time_major",

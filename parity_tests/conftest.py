@@ -17,48 +17,17 @@ from .cases import GROUPS
 REAL_FILES = Path(
     os.environ.get("KERASISH_REAL_FILES", Path(__file__).resolve().parents[2] / "shared" / "real")
 )
-_cuda_runs = pytest.StashKey[int]()
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_cuda_runs] = 0
+def pytest_configure() -> None:
     # The cases are too small for a second thread, which waits where the machine is busy.
     torch.set_num_threads(1)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    wanted = config.getoption("--device")
-    if wanted == "all":
-        return
-    kept, dropped = [], []
-    for item in items:
-        device = getattr(getattr(item, "callspec", None), "params", {}).get("device")
-        # What names no device runs on the CPU.
-        (kept if (device or "cpu") == wanted else dropped).append(item)
-    config.hook.pytest_deselected(items=dropped)
-    items[:] = kept
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    config = session.config
-    if config.getoption("--device") == "cuda" and not config.stash[_cuda_runs]:
-        print("\n--device cuda: not one CUDA case ran; that is a failure.")
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-@pytest.fixture(params=["cpu", "cuda"])
-def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
-    """Each device in turn. On CUDA the suite, never the package, turns TF32 off for the test."""
-    if request.param == "cpu":
-        yield torch.device("cpu")
-        return
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device here")
-    before = (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    request.config.stash[_cuda_runs] += 1
-    yield torch.device("cuda")
-    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+@pytest.fixture
+def device(parity_device: torch.device) -> torch.device:
+    """Each device in turn, with TF32 off."""
+    return parity_device
 
 
 @pytest.fixture(scope="session")

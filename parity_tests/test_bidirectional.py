@@ -241,7 +241,8 @@ def test_float32_errs_no_more_than_live_keras(live: Any) -> None:
         actual = ours(case, torch.float32, torch.device("cpu"))
         for name, value in live["float64"][case.id].items():
             bound = KERAS_FACTOR * limits[name] + FLOAT32_ULPS
-            assert_parity(actual[name], value, bound=bound, what=f"{case.id} {name}")
+            what = f"{case.id} {name}"
+            assert_parity(actual[name], value, bound=bound, what=what, dtype="float32")
 
 
 def test_the_live_cases_meet_every_value() -> None:

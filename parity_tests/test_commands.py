@@ -22,12 +22,13 @@ from kerasish_lstm import (
     save_keras,
     save_safetensors,
 )
+from kerasish_lstm.parity import certificate
+from kerasish_lstm.parity.trials import has_keras
 
 from .test_convert import real
 
 testing = pytest.importorskip("typer.testing")
 cli = pytest.importorskip("kerasish_lstm.cli")
-goldens = pytest.importorskip("kerasish_lstm.commands._goldens")
 
 F, U = 3, 5
 
@@ -160,7 +161,7 @@ def test_verify_shows_what_differs(file: Path, tmp_path: Path) -> None:
 def test_keras_s_results_travel_in_the_file(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not goldens.has_keras():
+    if not has_keras():
         pytest.skip("keras not installed")
     out = tmp_path / "out.safetensors"
     code, text = run("convert", file, out)
@@ -259,5 +260,5 @@ def test_a_golden_that_lies_is_refused(tmp_path: Path) -> None:
 def test_arrays_of_goldens_go_round() -> None:
     for dtype in ("float32", "float64", "bool"):
         array = np.arange(6).reshape(2, 3).astype(dtype)
-        again = goldens._read(goldens._written(array))
+        again = certificate._read(certificate._written(array))
         assert again.dtype == array.dtype and np.array_equal(again, array)

@@ -68,4 +68,4 @@ def test_equals_recorded_keras(
                     bound = KERAS_FACTOR * limits[name] + FLOAT32_ULPS
                     bound = max(bound, CUDA_FLOAT32) if device.type == "cuda" else bound
                 what = f"{engine} {name} on {device.type} in {dtype}"
-                assert_parity(actual[name], value, bound=bound, what=what)
+                assert_parity(actual[name], value, bound=bound, what=what, dtype=dtype)

@@ -59,7 +59,8 @@ def test_float32_errs_no_more_than_live_keras(group: str, live_results: Any) -> 
             actual = ours(case, torch.float32, **keywords)
             for name, value in truth[case.id].items():
                 bound = KERAS_FACTOR * limits[name] + FLOAT32_ULPS
-                assert_parity(actual[name], value, bound=bound, what=f"{case.id} {engine} {name}")
+                what = f"{case.id} {engine} {name}"
+                assert_parity(actual[name], value, bound=bound, what=what, dtype="float32")
 
 
 def test_every_case_has_an_id_of_its_own() -> None:

@@ -41,7 +41,8 @@ def test_16_bits(dtype: str, engine: str, keras_errors: Any) -> None:
         actual = ours(case, DTYPES[dtype], **ENGINES[engine])
         for name, value in truth(case).items():
             bound = KERAS_FACTOR * keras_errors[dtype][name]
-            assert_parity(actual[name], value, bound=bound, what=f"{case.id} {name}")
+            what = f"{case.id} {name}"
+            assert_parity(actual[name], value, bound=bound, what=what, dtype=dtype)
 
 
 @pytest.mark.live
@@ -53,7 +54,8 @@ def test_autocast_errs_no_more_than_keras_s_mixed_policy(engine: str, keras_erro
             actual = ours(case, torch.float32, **ENGINES[engine])
         for name, value in truth(case).items():
             bound = KERAS_FACTOR * keras_errors["mixed_bfloat16"][name]
-            assert_parity(actual[name], value, bound=bound, what=f"{case.id} {name}")
+            what = f"{case.id} {name}"
+            assert_parity(actual[name], value, bound=bound, what=what, dtype="bfloat16")
 
 
 def test_some_cases_meet_every_flag() -> None:
@@ -69,7 +71,7 @@ def test_autocast_computes_in_16_bits_and_stays_close(engine: str) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         actual = ours(case, torch.float32, **ENGINES[engine])
     for name, value in truth(case).items():
-        assert_parity(actual[name], value, bound=4e-2, what=name)
+        assert_parity(actual[name], value, bound=4e-2, what=name, dtype="bfloat16")
         assert error(actual[name], value) > 1e-6, f"{name} was not computed in 16 bits"
 
 
@@ -120,4 +122,4 @@ def test_wrappers_cast_what_keras_s_cast(keras: KerasLive) -> None:
         what = f"{name} of {outer} over {inner}"
         assert same, f"{what}: other dtypes come out"
         for a, b in zip(actual, expected, strict=True):
-            assert_parity(a, b, bound=bounds[inner], what=what)
+            assert_parity(a, b, bound=bounds[inner], what=what, dtype=inner)

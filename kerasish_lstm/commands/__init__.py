@@ -2,7 +2,6 @@
 
 _entry       the commands: their arguments, tables and exit status
 _sources     any file of LSTMs -> modules by name -> any file
-_goldens     Keras's own results, recorded into a safetensors file, to be compared anywhere
 _verify      two files' modules on the same random inputs and masks, with a bound
 _inspect     what a file holds, as data
 """

@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import ConfigError
+from ..parity.certificate import record
+from ..parity.trials import has_keras
 from ..storage import Module
 from ._console import DIFFERS, errors_end_it, escape
-from ._goldens import has_keras, record
 from ._inspect import inspected, not_finite
 from ._sources import SAFETENSORS, WRITTEN, Source, open_file, write_file
 from ._verify import verdicts

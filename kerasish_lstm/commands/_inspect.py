@@ -8,10 +8,10 @@ import torch
 
 from .._recurrent import recurrent_parts
 from ..bidirectional import Bidirectional
+from ..parity.trials import input_size
 from ..stacked import StackedLSTM
 from ..storage import Module
 from ..time_distributed import TimeDistributed
-from ._goldens import input_size
 from ._sources import Source
 
 _FLAGS = (

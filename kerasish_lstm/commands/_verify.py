@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 
-from .._recurrent import recurrent_parts
 from ..errors import ConfigError
 from ..parity import bounds
+from ..parity.certificate import recorded
+from ..parity.trials import bound_of, has_keras, input_size, run, run_keras, trials
 from ..storage import Module
-from ._goldens import has_keras, input_size, recorded, run, run_keras, trials
 from ._sources import Source
 
 
@@ -118,34 +117,3 @@ def _verdict(
         return Verdict(name, against, what, None, bound, f"results {shapes}, there {others}")
     errors = [bounds.error(m, t) for m, t in zip(mine, theirs, strict=True)]
     return Verdict(name, against, what, max(errors, default=0.0), bound)
-
-
-def bound_of(module: Module, x: np.ndarray, mask: np.ndarray | None, device: torch.device) -> float:
-    """Ten times what rounding weights and input moves the results, and four ulps.
-
-    No bound holds for all weights (large ones amplify an ulp without limit), so it is measured: on
-    copies in float64 whose weights and inputs are half an ulp of the module's dtype away.
-    """
-    dtypes = [part.compute_dtype for part in recurrent_parts(module)]
-    half_ulp = max(float(torch.finfo(d).eps) for d in (*dtypes,)) / 2
-    half_ulp = max(half_ulp, float(np.finfo(np.float32).eps) / 2)  # what is recorded is float32
-    rng = np.random.default_rng(0)
-    cpu = torch.device("cpu")
-    truth = run(in_float64(module), x.astype(np.float64), mask, cpu)
-    moved = 0.0
-    for _ in range(3):
-        near = in_float64(module)
-        with torch.no_grad():
-            for parameter in near.parameters():
-                sign = torch.from_numpy(rng.choice([-half_ulp, half_ulp], tuple(parameter.shape)))
-                parameter.mul_(1 + sign)
-        nudged = x * (1 + rng.choice([-half_ulp, half_ulp], x.shape))
-        results = run(near, nudged, mask, cpu)
-        moved = max([moved, *(bounds.error(r, t) for r, t in zip(results, truth, strict=True))])
-    least = bounds.CUDA_FLOAT32 if device.type == "cuda" else 0.0
-    return max(10 * moved + 8 * half_ulp, least)
-
-
-def in_float64(module: Module) -> Module:
-    """A copy on the CPU in float64."""
-    return copy.deepcopy(module).to("cpu").double()

@@ -9,12 +9,43 @@ activations at T <= 7. In chaotic regimes (N(0, 1) recurrent weights at T = 100 
 from __future__ import annotations
 
 import numpy as np
+import torch
+
+from ..errors import ConfigError
 
 FLOAT64 = 1e-12  # observed: below 1e-15 for outputs
 FLOAT32_ULPS = 4 * float(np.finfo(np.float32).eps)
 # cuDNN's float32 with TF32 off: its own order of sums and its own tanh. Not measured yet.
 CUDA_FLOAT32 = 5e-5
 KERAS_FACTOR = 3.0  # times Keras's own largest error against float64, over a group of cases
+
+OUTPUT_ULPS = 16  # of outputs and states, in the units of the result's dtype
+
+
+def tolerance(dtype: torch.dtype | str, device: torch.device | str = "cpu") -> float:
+    """The bound of outputs and states in a dtype on a device, relative to max(1, largest result).
+
+    It holds in the regime above, against float64 truth: on a CPU the suite asserts it for every
+    recorded case. For weights of your own :func:`assert_same_as_keras` measures one.
+
+    Args:
+        dtype: float64, float32, float16 or bfloat16.
+        device: ``"cpu"`` or ``"cuda"``.
+
+    Raises:
+        ConfigError: another dtype or device.
+    """
+    name = str(dtype).removeprefix("torch.")
+    kind = str(device).partition(":")[0]
+    if name not in ("float64", "float32", "float16", "bfloat16") or kind not in ("cpu", "cuda"):
+        raise ConfigError(
+            f"tolerance: dtype={name!r}, device={kind!r}; allowed are float64, float32, float16 "
+            "and bfloat16, on cpu and cuda."
+        )
+    if name == "float64":
+        return FLOAT64
+    ulps = OUTPUT_ULPS * float(torch.finfo(getattr(torch, name)).eps)
+    return max(ulps, CUDA_FLOAT32) if kind == "cuda" else ulps
 
 
 def error(actual: np.ndarray, truth: np.ndarray) -> float:

@@ -65,11 +65,11 @@ def test_infinities_and_nans_must_stand_in_the_same_places() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA cases would run here")
 def test_a_cuda_leg_that_ran_nothing_fails() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--device", "cuda"]
-    command += ["-k", "tf32"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    command += ["--parity-device", "cuda", "-k", "tf32"]
     found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert found.returncode == 1
-    assert "not one CUDA case ran" in found.stdout
+    assert "not one CUDA test ran" in found.stdout
 
 
 @pytest.mark.live

@@ -9,112 +9,18 @@ ARRAY is ``{"shape": [...], "dtype": "float32", "data": BASE64}``, little-endian
 from __future__ import annotations
 
 import base64
-import contextlib
-import importlib.util
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
-from ..cell import LSTMCell
-from ..convert import to_keras
 from ..errors import FileFormatError
 from ..storage import Module
-from ..time_distributed import TimeDistributed
+from .trials import quiet, run_keras, trials
 
 LIMIT = 2**20  # bytes of arrays in one file
 _DTYPES = ("float32", "float64", "bool")
-
-
-def has_keras() -> bool:
-    """Whether live Keras can be asked here: on TensorFlow, on which parity is defined."""
-    return all(importlib.util.find_spec(name) is not None for name in ("keras", "tensorflow"))
-
-
-def input_size(module: Module) -> int:
-    """F."""
-    return int(
-        module.layer.input_size if isinstance(module, TimeDistributed) else module.input_size
-    )
-
-
-def trials(
-    module: Module, *, batch: int, steps: int, seed: int
-) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
-    """What a module is run on: (what, x, mask), x uniform in -1..1, float32.
-
-    Without a mask, with rows that end early, and with gaps anywhere; of a cell one step.
-    """
-    rng = np.random.default_rng(seed)
-    features = input_size(module)
-    if isinstance(module, LSTMCell):
-        yield "one step", rng.uniform(-1, 1, (batch, features)).astype(np.float32), None
-        return
-    outer = (batch, 3) if isinstance(module, TimeDistributed) else (batch,)
-    shape = (*outer, steps)
-    lengths = rng.integers(0, steps + 1, outer)
-    for what, mask in (
-        ("no mask", None),
-        ("padded", np.arange(steps) < lengths[..., None]),
-        ("gaps", rng.uniform(size=shape) < 0.6),
-    ):
-        yield what, rng.uniform(-1, 1, (*shape, features)).astype(np.float32), mask
-
-
-def run(
-    module: Module, x: np.ndarray, mask: np.ndarray | None, device: torch.device
-) -> list[np.ndarray]:
-    """Everything that a module returns, flat, in float64."""
-    module = module.to(device).eval()
-    if not isinstance(module, LSTMCell):
-        module.reset_state()
-    with torch.inference_mode():
-        given = {} if mask is None else {"mask": torch.from_numpy(mask).to(device)}
-        result = module(torch.from_numpy(x).to(device), **given)
-    return [t.double().cpu().numpy() for t in flat(result)]
-
-
-def flat(result: Any) -> list[Any]:
-    """The tensors of a nest of lists and tuples."""
-    if isinstance(result, list | tuple):
-        return [t for part in result for t in flat(part)]
-    return [result]
-
-
-def run_keras(module: Module, x: np.ndarray, mask: np.ndarray | None) -> list[np.ndarray]:
-    """What live Keras gives for a module's weights and config."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with quiet():
-        layer = to_keras(module)
-        given = {} if mask is None else {"mask": mask}
-        if isinstance(module, LSTMCell):
-            zeros = [np.zeros((len(x), module.units), np.float32)] * 2
-            result = layer(x, zeros)
-        else:
-            result = layer(x, **given)
-        return [np.asarray(_wide(t), np.float64) for t in flat(result)]
-
-
-def _wide(tensor: Any) -> Any:
-    """bfloat16, which NumPy lacks, in float32."""
-    import keras
-
-    return keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float64"))
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without the lines that TensorFlow's C++ writes to stderr when it is loaded."""
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 def record(modules: Mapping[str, Module], *, seed: int = 0) -> dict[str, Any]:

@@ -1,0 +1,181 @@
+"""pytest's side of ``kerasish_lstm.parity``: for this package's suite, and for tests of your own.
+
+    def test_my_layer(parity_device, parity_tolerance):
+        layer = load_keras("mine.keras")["encoder"].to(parity_device)
+        assert_parity(layer(x), expected, bound=parity_tolerance(torch.float32))
+
+``parity_device`` is each device in turn; on CUDA, TF32 is off for the test. With
+``--parity-device cuda`` one device's tests run alone, and a run in which none ran fails;
+``--parity-report FILE`` writes, as JSON, what ``assert_parity`` measured in each test.
+
+torch is imported by the fixtures, not by this module, which every run of pytest here imports.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+if TYPE_CHECKING:
+    import torch
+
+    from kerasish_lstm.parity import Comparison
+
+_PLUGIN = "kerasish_lstm_parity"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("kerasish_lstm", "parity with Keras")
+    group.addoption(
+        "--parity-device",
+        choices=("all", "cpu", "cuda"),
+        default="all",
+        help="run one device's tests alone; a run in which none ran fails. What names no device "
+        "runs on the cpu.",
+    )
+    group.addoption(
+        "--parity-report",
+        type=Path,
+        metavar="FILE",
+        help="write each test's outcome and what assert_parity measured in it, as JSON",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(_Run(config), _PLUGIN)
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def parity_device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """Each device in turn. On CUDA, TF32 is off for the test: it rounds inputs to 10 bits."""
+    import torch
+
+    run = cast(_Run, request.config.pluginmanager.get_plugin(_PLUGIN))
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    run.ran.add(request.param)
+    if request.param == "cpu":
+        yield torch.device("cpu")
+        return
+    before = (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    yield torch.device("cuda")
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.fixture
+def parity_tolerance(parity_device: torch.device) -> Callable[[torch.dtype | str], float]:
+    """``parity_tolerance(dtype)``: ``bounds.tolerance`` on the test's device."""
+    from kerasish_lstm.parity import bounds
+
+    return functools.partial(bounds.tolerance, device=parity_device)
+
+
+class _Run:
+    """One run of pytest: on which devices tests ran, and what was measured in each."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.wanted: str = config.getoption("--parity-device")
+        self.report: Path | None = config.getoption("--parity-report")
+        self.ran: set[str] = set()
+        self.tests: dict[str, dict[str, Any]] = {}
+        self.made: list[Comparison] = []
+        self.began = time.perf_counter()
+
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        if self.wanted == "all":
+            return
+        dropped = [item for item in items if (_device_of(item) or "cpu") != self.wanted]
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = [item for item in items if (_device_of(item) or "cpu") == self.wanted]
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
+        if self.report is None:
+            return (yield)
+        from kerasish_lstm.parity import compare
+
+        self.made = []
+        self.tests[item.nodeid] = {
+            "id": item.nodeid,
+            "file": item.nodeid.partition("::")[0],
+            "device": _device_of(item),
+            "outcome": None,
+            "reason": None,
+            "seconds": 0.0,
+            "markers": sorted({marker.name for marker in item.iter_markers()}),
+            "comparisons": None,
+        }
+        compare.listeners.append(self.made.append)
+        try:
+            return (yield)
+        finally:
+            compare.listeners.remove(self.made.append)
+            if self.made:
+                self.tests[item.nodeid]["comparisons"] = _summary(self.made)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        test = self.tests.get(report.nodeid)
+        if test is None:
+            return
+        test["seconds"] += report.duration
+        if report.when == "call" or (report.outcome != "passed" and test["outcome"] is None):
+            failed_around = report.when != "call" and report.outcome == "failed"
+            test["outcome"] = "error" if failed_around else report.outcome
+            test["reason"] = _reason(report)
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if self.wanted != "all" and self.wanted not in self.ran:
+            print(
+                f"\n--parity-device {self.wanted}: not one {self.wanted.upper()} test ran; that is "
+                "a failure."
+            )
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self.report is not None:
+            found = {
+                "tests": list(self.tests.values()),
+                "seconds": time.perf_counter() - self.began,
+                "exit": int(session.exitstatus),
+            }
+            temporary = self.report.with_name(f".{self.report.name}.{os.getpid()}")
+            temporary.write_text(json.dumps(found))
+            temporary.replace(self.report)
+
+
+def _device_of(item: pytest.Item) -> str | None:
+    device: str | None = getattr(getattr(item, "callspec", None), "params", {}).get("parity_device")
+    return device
+
+
+def _summary(made: list[Comparison]) -> dict[str, Any]:
+    worst = max(made, key=lambda one: one.error / one.bound if one.bound else one.error)
+    values = {"error": worst.error, "absolute": worst.absolute, "ulps": worst.ulps}
+    return {
+        "count": len(made),
+        "worst": {
+            "what": worst.what,
+            **{name: v if v < float("inf") else "infinite" for name, v in values.items()},
+            "scale": worst.scale,
+            "bound": worst.bound,
+            "dtype": worst.dtype,
+        },
+    }
+
+
+def _reason(report: pytest.TestReport) -> str | None:
+    if report.outcome == "passed":
+        return None
+    said: Any = report.longrepr
+    if isinstance(said, tuple):  # of a skip: (file, line, reason)
+        return str(said[2]).removeprefix("Skipped: ")
+    crash = getattr(said, "reprcrash", None)
+    return str(crash.message if crash else said).strip().split("\n")[0][:500]
