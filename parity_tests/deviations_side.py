@@ -192,11 +192,32 @@ def masked_elsewhere() -> dict[str, Any]:
 
     mask = np.array([[False, True, True, False], [True, True, False, True]])
     zero = {"zero_output_for_mask": True}
+    x = np.linspace(-2, 2, 105)
+    tanh = keras.ops.tanh(keras.ops.convert_to_tensor(x, "float64"))
     return {
+        "tanh": float(np.abs(np.asarray(tanh) - np.tanh(x)).max()),
         "sequence": run(),
         "backwards": run(**zero, go_backwards=True),
         "unrolled": _or_error(lambda: run(**zero, go_backwards=True, unroll=True)),
     }
+
+
+def on_torch() -> dict[str, Any]:
+    """Gradients of Keras on torch: of hard_sigmoid at 0, and of a stateful layer's second call."""
+    import keras
+    import torch
+
+    x = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(keras.ops.hard_sigmoid(x).sum(), x)
+    layer = keras.layers.LSTM(2, stateful=True)
+    x = torch.ones(2, 4, 3, requires_grad=True)
+
+    def twice() -> str:
+        for _ in range(2):
+            layer(x).sum().backward()
+        return "runs"
+
+    return {"slope": slope.item(), "stateful": _or_error(twice)}
 
 
 def _or_error(call: Callable[[], Any]) -> Any:

@@ -40,6 +40,8 @@ class KerasLive:
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "CUDA_VISIBLE_DEVICES": "-1",  # the judge is Keras on the CPU
             "TF_ENABLE_ONEDNN_OPTS": "0",
+            "JAX_ENABLE_X64": "1",
+            "JAX_PLATFORMS": "cpu",
             "PYTHONPATH": str(ROOT),
         }
         self._process = subprocess.Popen(

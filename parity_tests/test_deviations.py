@@ -25,7 +25,7 @@ from kerasish_lstm import (
 )
 from kerasish_lstm.errors import ConfigError
 
-from .keras_live import KerasLive
+from .keras_live import KerasLive, missing
 
 
 def rows() -> list[list[str]]:
@@ -39,6 +39,10 @@ def seen(keras: KerasLive) -> dict[str, Any]:
     found["tensorflow"] = keras.call("deviations_side.masked_elsewhere")
     with KerasLive("torch") as torch_backend:
         found["torch"] = torch_backend.call("deviations_side.masked_elsewhere")
+        found["on torch"] = torch_backend.call("deviations_side.on_torch")
+    if missing("jax") is None:
+        with KerasLive("jax") as jax_backend:
+            found["jax"] = jax_backend.call("deviations_side.masked_elsewhere")
     return found
 
 
@@ -276,6 +280,43 @@ def lstm_autocast(seen: dict[str, Any]) -> None:
     assert LSTM(3, 2, autocast=False)(X).dtype == torch.float32
 
 
+def needs_jax(seen: dict[str, Any]) -> dict[str, Any]:
+    if "jax" not in seen:
+        pytest.skip(f"live Keras on JAX: {missing('jax')}")
+    found: dict[str, Any] = seen["jax"]
+    return found
+
+
+def float64_tanh_on_jax(seen: dict[str, Any]) -> None:
+    assert 1e-9 < needs_jax(seen)["tanh"] < 1e-6
+    assert seen["tensorflow"]["tanh"] < 1e-15
+    x = torch.linspace(-2, 2, 105, dtype=torch.float64)
+    assert np.abs(ACTIVATIONS["tanh"](x).numpy() - np.tanh(x.numpy())).max() < 1e-15
+
+
+def masked_output_on_jax(seen: dict[str, Any]) -> None:
+    assert (needs_jax(seen)["sequence"][0, 0] == 1).all()  # the initial h
+    assert (seen["tensorflow"]["sequence"][0, 0] == 0).all()
+    layer: LSTM = LSTM(3, 2, return_sequences=True)
+    mask = torch.tensor([[False, True]])
+    state = (torch.ones(1, 2), torch.ones(1, 2))
+    assert (layer(torch.rand(1, 2, 3), mask=mask, initial_state=state)[0, 0] == 0).all()
+
+
+def hard_sigmoid_slope_on_torch(seen: dict[str, Any]) -> None:
+    assert seen["on torch"]["slope"] == float(np.float32(1 / 6)) != 1 / 6
+    x = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    ACTIVATIONS["hard_sigmoid"](x).backward()
+    assert x.grad is not None and abs(x.grad.item() - 1 / 6) < 1e-16
+
+
+def stateful_gradients_on_torch(seen: dict[str, Any]) -> None:
+    assert seen["on torch"]["stateful"] == "RuntimeError"
+    layer: LSTM = LSTM(3, 2, stateful=True)
+    for _ in range(2):
+        layer(X).sum().backward()
+
+
 SHOWN: list[Callable[[dict[str, Any]], None]] = [
     sparsemax_threshold, gelu_constant, leaky_relu_slope, masked_nan_gradients, empty_batch,
     no_feature, unit_forget_bias_document, bidirectional_stateful_state,
@@ -285,6 +326,8 @@ SHOWN: list[Callable[[dict[str, Any]], None]] = [
     bidirectional_uneven_shape, l1_l2_string, orthogonal_regularizer_float64, identity_gain,
     initializer_of_another_shape, unrolled_backwards_mask, float64_on_torch, config_forgets,
     initializer_object_repeats, wrapper_dtype, cell_autocast_mixed, lstm_autocast,
+    float64_tanh_on_jax, masked_output_on_jax, hard_sigmoid_slope_on_torch,
+    stateful_gradients_on_torch,
 ]  # fmt: skip
 
 
