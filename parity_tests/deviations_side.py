@@ -198,8 +198,43 @@ def masked_elsewhere() -> dict[str, Any]:
         "tanh": float(np.abs(np.asarray(tanh) - np.tanh(x)).max()),
         "sequence": run(),
         "backwards": run(**zero, go_backwards=True),
+        "unrolled forwards": run(**zero, unroll=True),
+        "long mask": _or_error(_long_mask),
+        "predicted twice": _or_error(_predicted_twice),
         "unrolled": _or_error(lambda: run(**zero, go_backwards=True, unroll=True)),
     }
+
+
+def _long_mask() -> str:
+    """A mask of more steps than the input."""
+    import keras
+
+    layer = keras.layers.LSTM(2)
+    layer(keras.ops.ones((2, 4, 3)), mask=keras.ops.ones((2, 5), "bool"))
+    return "runs"
+
+
+def _predicted_twice() -> float:
+    """How far a stateful model's second prediction lies from its first, of the same input."""
+    import keras
+
+    model = keras.Sequential(
+        [keras.Input((4, 3), batch_size=2), keras.layers.LSTM(2, stateful=True)]
+    )
+    x = np.ones((2, 4, 3), np.float32)
+    first, second = (model.predict(x, verbose=0, batch_size=2) for _ in range(2))
+    return float(np.abs(first - second).max())
+
+
+def of_keras_2() -> float:
+    """tf_keras: how far the same initial_state leads apart in a stateful layer's second call."""
+    import tensorflow as tf
+    import tf_keras
+
+    layer = tf_keras.layers.LSTM(2, stateful=True)
+    x, state = tf.ones((2, 4, 3)), [tf.ones((2, 2))] * 2
+    first = layer(x, initial_state=state).numpy()
+    return float(np.abs(layer(x, initial_state=state).numpy() - first).max())
 
 
 def on_torch() -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,18 +24,15 @@ from kerasish_lstm import (
 )
 from kerasish_lstm.errors import ConfigError
 
+from .deviations_page import BACKENDS, PAGE, page, rows
 from .keras_live import KerasLive, missing
 
 
-def rows() -> list[list[str]]:
-    lines = (Path(__file__).parent / "deviations.txt").read_text().splitlines()
-    return [[f.strip() for f in s.split("|")] for s in lines if s and not s.startswith("#")]
-
-
 @pytest.fixture(scope="module")
-def seen(keras: KerasLive) -> dict[str, Any]:
+def seen(keras: KerasLive, tf_keras: KerasLive) -> dict[str, Any]:
     found = keras.call("deviations_side.deviations")
     found["tensorflow"] = keras.call("deviations_side.masked_elsewhere")
+    found["tf_keras"] = tf_keras.call("deviations_side.of_keras_2")
     with KerasLive("torch") as torch_backend:
         found["torch"] = torch_backend.call("deviations_side.masked_elsewhere")
         found["on torch"] = torch_backend.call("deviations_side.on_torch")
@@ -317,6 +313,34 @@ def stateful_gradients_on_torch(seen: dict[str, Any]) -> None:
         layer(X).sum().backward()
 
 
+def unrolled_zero_output_on_jax(seen: dict[str, Any]) -> None:
+    first = seen["tensorflow"]["unrolled forwards"][0, 3]
+    assert (first == 0).all() and (needs_jax(seen)["unrolled forwards"][0, 3] != 0).all()
+    layer: LSTM = LSTM(3, 2, return_sequences=True, zero_output_for_mask=True, unroll=True)
+    mask = torch.tensor([[True, False]])
+    assert (layer(torch.rand(1, 2, 3), mask=mask)[0, 1] == 0).all()
+
+
+def stateful_prediction_on_jax(seen: dict[str, Any]) -> None:
+    assert needs_jax(seen)["predicted twice"] == 0 < seen["tensorflow"]["predicted twice"]
+    layer: LSTM = LSTM(3, 2, stateful=True)
+    assert not torch.equal(layer(X), layer(X))
+
+
+def mask_longer_than_the_input(seen: dict[str, Any]) -> None:
+    assert seen["torch"]["long mask"] == "runs" != seen["tensorflow"]["long mask"]
+    with pytest.raises(ValueError, match="mask"):
+        LSTM(3, 2)(X, mask=torch.ones(len(X), X.shape[1] + 1, dtype=torch.bool))
+
+
+def state_given_to_a_stateful_layer(seen: dict[str, Any]) -> None:
+    assert seen["tf_keras"] > 1e-3
+    layer: LSTM = LSTM(3, 2, stateful=True)
+    state = (torch.ones(len(X), 2), torch.ones(len(X), 2))
+    first = layer(X, initial_state=state)
+    assert torch.equal(layer(X, initial_state=state), first)
+
+
 SHOWN: list[Callable[[dict[str, Any]], None]] = [
     sparsemax_threshold, gelu_constant, leaky_relu_slope, masked_nan_gradients, empty_batch,
     no_feature, unit_forget_bias_document, bidirectional_stateful_state,
@@ -327,7 +351,8 @@ SHOWN: list[Callable[[dict[str, Any]], None]] = [
     initializer_of_another_shape, unrolled_backwards_mask, float64_on_torch, config_forgets,
     initializer_object_repeats, wrapper_dtype, cell_autocast_mixed, lstm_autocast,
     float64_tanh_on_jax, masked_output_on_jax, hard_sigmoid_slope_on_torch,
-    stateful_gradients_on_torch,
+    stateful_gradients_on_torch, unrolled_zero_output_on_jax, stateful_prediction_on_jax,
+    mask_longer_than_the_input, state_given_to_a_stateful_layer,
 ]  # fmt: skip
 
 
@@ -340,3 +365,10 @@ def test_the_deviation_reproduces(show: Callable[[dict[str, Any]], None], seen: 
 def test_every_row_is_shown_and_whole() -> None:
     assert [row[0].replace("-", "_") for row in rows()] == [f.__name__ for f in SHOWN]
     assert all(len(row) == 5 and all(row) for row in rows())
+
+
+def test_the_page_is_that_of_the_table() -> None:
+    assert PAGE.read_text() == page(), "run python -m parity_tests.deviations_page"
+    assert {row[2].partition(",")[0] for row in rows()} == set(BACKENDS)
+    for row in rows():
+        assert f"| `{row[0].replace('-', '_')}` |" in page()
