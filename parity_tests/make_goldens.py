@@ -2,9 +2,9 @@
 
     python -m parity_tests.make_goldens
 
-Writes parity_tests/goldens/keras.npz (float64 results) and manifest.json: versions, this command,
-the checksum of the results and of each case's inputs, Keras's own float32 errors by group, and its
-errors in 16 bits.
+Writes parity_tests/goldens/keras.npz (float64 results of the layer's cases), families.npz (those of
+families.py) and manifest.json: versions, this command, the checksums of both and of each case's
+inputs, Keras's own float32 errors by group, and its errors in 16 bits.
 Needs Keras 3 on TensorFlow.
 """
 
@@ -15,13 +15,16 @@ import io
 import json
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from kerasish_lstm.parity.bounds import error
 
 from .cases import GOLDEN, GROUPS, PRECISION, Case
+from .families import FAMILIES, named
 from .keras_live import KerasLive
 from .runs import truth
 
@@ -33,6 +36,27 @@ def checksum(case: Case) -> str:
     sha = hashlib.sha256()
     for name, array in sorted(case.inputs().items()):
         sha.update(name.encode() + np.ascontiguousarray(array).tobytes())
+    return sha.hexdigest()[:16]
+
+
+def checksum_of_request(request: Any) -> str:
+    """Of everything that a family's request tells Keras."""
+    sha = hashlib.sha256()
+
+    def take(value: Any) -> None:
+        if isinstance(value, Mapping):
+            for key in sorted(value):
+                sha.update(f"{key}:".encode())
+                take(value[key])
+        elif isinstance(value, list | tuple):
+            for part in value:
+                take(part)
+        elif isinstance(value, np.ndarray):
+            sha.update(str(value.shape).encode() + np.ascontiguousarray(value).tobytes())
+        else:
+            sha.update(repr(value).encode())
+
+    take(request)
     return sha.hexdigest()[:16]
 
 
@@ -64,24 +88,40 @@ def main() -> None:
                         arrays[f"{case.id}/{name}"] = value
         low = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
         low_precision = {dtype: largest_errors(keras, PRECISION, dtype) for dtype in low}
-    data = npz(arrays)
+        others: dict[str, np.ndarray] = {}
+        families: dict[str, dict[str, str]] = {}
+        for name, family in FAMILIES.items():
+            requests = [family.request(case) for case in family.cases.values()]
+            answers = keras.call(family.function, requests)
+            families[name] = dict(
+                zip(family.cases, map(checksum_of_request, requests), strict=True)
+            )
+            for key, answer in zip(family.cases, answers, strict=True):
+                others |= {f"{name}/{key}/{what}": a for what, a in named(answer).items()}
+    data, more = npz(arrays), npz(others)
     manifest = {
         "command": "python -m parity_tests.make_goldens",
         "versions": versions,
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "sha256": {
+            "keras.npz": hashlib.sha256(data).hexdigest(),
+            "families.npz": hashlib.sha256(more).hexdigest(),
+        },
         "float32_errors": float32,
         "low_precision_errors": low_precision,
+        "families": families,
         "inputs": {c.id: checksum(c) for cases in GOLDEN.values() for c in cases},
     }
     FOLDER.mkdir(exist_ok=True)
     for name, content in (
         ("keras.npz", data),
+        ("families.npz", more),
         ("manifest.json", (json.dumps(manifest, indent=1) + "\n").encode()),
     ):
         temporary = FOLDER / f".{name}"
         temporary.write_bytes(content)
         os.replace(temporary, FOLDER / name)
-    print(f"{len(manifest['inputs'])} cases, {len(data)} bytes")
+    count = sum(map(len, (*GOLDEN.values(), *families.values())))
+    print(f"{count} cases, {len(data) + len(more)} bytes")
 
 
 def npz(arrays: dict[str, np.ndarray]) -> bytes:

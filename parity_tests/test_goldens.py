@@ -13,8 +13,10 @@ import torch
 from kerasish_lstm.parity import assert_parity
 from kerasish_lstm.parity.bounds import CUDA_FLOAT32, FLOAT32_ULPS, FLOAT64, KERAS_FACTOR
 
+from . import families
 from .cases import ACTIVATION_CASES, GOLDEN, Case
-from .make_goldens import FOLDER, checksum
+from .families import FAMILIES
+from .make_goldens import FOLDER, checksum, checksum_of_request
 from .runs import ours
 from .test_parity import engines
 
@@ -37,7 +39,10 @@ def goldens() -> dict[str, dict[str, np.ndarray]]:
 
 
 def test_the_goldens_are_those_of_the_manifest(manifest: Any, goldens: Any) -> None:
-    assert hashlib.sha256((FOLDER / "keras.npz").read_bytes()).hexdigest() == manifest["sha256"]
+    for name, checksum_of_file in manifest["sha256"].items():
+        assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == checksum_of_file
+    assert set(manifest["sha256"]) == {"keras.npz", "families.npz"}
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 5 * 2**20
     assert set(manifest["inputs"]) == set(goldens) == {case.id for _, case in EVERY}
     assert {"keras", "tensorflow", "numpy"} <= manifest["versions"].keys()
 
@@ -69,3 +74,37 @@ def test_equals_recorded_keras(
                     bound = max(bound, CUDA_FLOAT32) if device.type == "cuda" else bound
                 what = f"{engine} {name} on {device.type} in {dtype}"
                 assert_parity(actual[name], value, bound=bound, what=what, dtype=dtype)
+
+
+@pytest.fixture(scope="module")
+def recorded_families() -> dict[tuple[str, str], dict[str, np.ndarray]]:
+    return of_families()
+
+
+def of_families() -> dict[tuple[str, str], dict[str, np.ndarray]]:
+    """What was recorded, by family and case."""
+    found: dict[tuple[str, str], dict[str, np.ndarray]] = {}
+    with np.load(FOLDER / "families.npz") as archive:
+        for key in archive.files:
+            family, _, rest = key.partition("/")
+            case, _, name = rest.rpartition("/")
+            found.setdefault((family, case), {})[name] = archive[key]
+    return found
+
+
+@pytest.mark.parametrize(("family", "case"), families.EVERY)
+def test_a_family_equals_recorded_keras(
+    family: str, case: str, device: torch.device, recorded_families: Any, manifest: Any
+) -> None:
+    known = FAMILIES[family]
+    request = known.request(known.cases[case])
+    assert checksum_of_request(request) == manifest["families"][family][case], "record again"
+    assert_family(family, case, device, recorded_families[family, case])
+
+
+def assert_family(family: str, case: str, device: torch.device, expected: Any) -> None:
+    """A family's case equals what was recorded of it."""
+    actual = FAMILIES[family].ours(FAMILIES[family].cases[case], device)
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        assert_parity(actual[name], value, bound=FLOAT64, what=f"{family} {case} {name}")

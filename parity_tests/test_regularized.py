@@ -469,7 +469,7 @@ def ours(case: Call) -> Arrays:
     for (name, p), g in zip(watched.items(), gradients, strict=True):
         gradient = torch.zeros_like(p) if g is None else g
         found[name] = gradient.t() if "weight" in name and p.ndim == 2 else gradient
-    return {k: v.detach().numpy() for k, v in found.items()}
+    return {k: v.detach().cpu().numpy() for k, v in found.items()}
 
 
 def flat(result: Any) -> list[torch.Tensor]:
