@@ -63,17 +63,24 @@ def test_equals_recorded_keras(
 ) -> None:
     assert checksum(case) == manifest["inputs"][case.id], "recorded for other inputs: record again"
     limits = manifest["float32_errors"][group]
+    for dtype in (torch.float64, torch.float32):
+        assert_case(case, device, dtype, goldens[case.id], limits)
+
+
+def assert_case(
+    case: Case, device: torch.device, dtype: torch.dtype, expected: Any, limits: dict[str, float]
+) -> None:
+    """A case of the layer equals what was recorded of it, on every engine; limits are Keras's."""
     for engine, keywords in engines(case).items():
-        for dtype in (torch.float64, torch.float32):
-            actual = ours(case, dtype, device, **keywords)
-            assert actual.keys() == goldens[case.id].keys()
-            for name, value in goldens[case.id].items():
-                bound = FLOAT64
-                if dtype == torch.float32:
-                    bound = KERAS_FACTOR * limits[name] + FLOAT32_ULPS
-                    bound = max(bound, CUDA_FLOAT32) if device.type == "cuda" else bound
-                what = f"{engine} {name} on {device.type} in {dtype}"
-                assert_parity(actual[name], value, bound=bound, what=what, dtype=dtype)
+        actual = ours(case, dtype, device, **keywords)
+        assert actual.keys() == expected.keys()
+        for name, value in expected.items():
+            bound = FLOAT64
+            if dtype == torch.float32:
+                bound = KERAS_FACTOR * limits[name] + FLOAT32_ULPS
+                bound = max(bound, CUDA_FLOAT32) if device.type == "cuda" else bound
+            what = f"{engine} {name} on {device.type} in {dtype}"
+            assert_parity(actual[name], value, bound=bound, what=what, dtype=dtype)
 
 
 @pytest.fixture(scope="module")
