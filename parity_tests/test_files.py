@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import zipfile
 from collections.abc import Callable
 from contextlib import closing
@@ -651,3 +652,73 @@ def test_a_matrix_whose_place_is_told_wrong_is_left_to_hdf5(tmp_path: Path) -> N
         hdf5._source = other  # as if HDF5 read from elsewhere than it says
         assert hdf5.matrix("plain") is None
         assert (hdf5.array("plain") == weights[0]).all()
+
+
+def test_a_layer_a_thousand_times_is_refused_at_once(tmp_path: Path) -> None:
+    """No work that grows with the square of what a config lists."""
+    alike = sequential(*[lstm("a") for _ in range(4000)])
+    start = time.process_time()
+    with pytest.raises(FileFormatError, match="two layers called 'a' in one model"):
+        load_keras(archive(tmp_path / "m.keras", alike))
+    nested = [
+        {"class_name": "Sequential", "config": {"name": f"m{i}", "layers": [lstm("a")]}}
+        for i in range(2000)
+    ]
+    with pytest.raises(FileFormatError, match="'m0/a'"):
+        load_keras(archive(tmp_path / "n.keras", sequential(*nested)))
+    assert time.process_time() - start < 2
+
+
+def test_a_nested_model_s_shared_layers_are_found_by_one_owner(tmp_path: Path) -> None:
+    models = [
+        {"class_name": "Sequential", "config": {"name": f"m{i}", "layers": [lstm("a")]}}
+        for i in range(3)
+    ]
+    path = tmp_path / "m.keras"
+    inner = keras3(tmp_path / "inner.h5", group="layers/sequential/layers/lstm")
+    archive(path, sequential(*models), weights=inner.read_bytes())
+    layers = load_keras(path)
+    assert list(layers) == ["m0/a", "m1/a", "m2/a"] and all(map(same, layers.values()))
+
+
+def _cells_of(path: Path, *names: str) -> Path:
+    with h5py.File(path, "w") as file:
+        for name in names:
+            for number, array in enumerate(arrays()):
+                file[f"{name}/vars/{number}"] = array
+    return path
+
+
+def test_a_stack_with_other_cells_is_no_smaller_stack(tmp_path: Path) -> None:
+    path = _cells_of(tmp_path / "w.weights.h5", "layers/rnn/cell/cells/lstm_cell")
+    with h5py.File(path, "r+") as file:
+        file["layers/rnn/cell/cells/gru_cell/vars/0"] = np.ones((F, 3 * U), np.float32)
+    with pytest.raises(NotBuiltError, match=r"layers/rnn: 1 of its cells are no LSTMCells"):
+        load_keras(path)
+
+
+def test_a_wrapper_in_a_wrapper_is_no_plain_layer(tmp_path: Path) -> None:
+    path = _cells_of(tmp_path / "w.weights.h5", "layers/time_distributed/layer/layer/cell")
+    with pytest.raises(NotBuiltError, match="stands in a wrapper"):
+        load_keras(path)
+
+
+def test_a_class_derived_from_sequential_lists_its_layers(tmp_path: Path) -> None:
+    entry = {"class_name": "InputLayer", "config": {"name": "in", "batch_shape": [None, 7, F]}}
+    own = {**sequential(entry, lstm("mine")), "class_name": "Mine", "registered_name": "my>Mine"}
+    assert list(load_keras(archive(tmp_path / "m.keras", own))) == ["mine"]
+    inner = keras3(tmp_path / "inner.h5", group="layers/mine/layers/lstm").read_bytes()
+    around = archive(tmp_path / "n.keras", sequential({**own}), weights=inner)
+    assert list(load_keras(around)) == ["model/mine"]
+
+
+def test_a_bidirectional_s_backward_layer_of_another_name(tmp_path: Path) -> None:
+    forward, backward = "both/forward_lstm/lstm_cell", "both/mine/lstm_cell"
+    its = [
+        (f"{w}/{n}", a) for w in (forward, backward) for n, a in zip(NAMES, arrays(), strict=True)
+    ]
+    path = legacy(tmp_path / "w.h5", {"both": its})
+    with pytest.warns(UserWarning, match="holds weights alone"):
+        both = load_keras(path)["both"]
+    assert type(both).__name__ == "Bidirectional"
+    assert same(both.forward_layer) and same(both.backward_layer)

@@ -7,6 +7,7 @@ order is the config's. Written by Keras 3 and, since 2.12, by tf.keras.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,12 +16,13 @@ from ..errors import FileFormatError, KerasishError
 from ._arrays import is_cudnn, lstm_units
 from ._layers import bare, checked, whole
 from ._open import Hdf5
-from ._tree import FileLayer, Node, hidden, left_out
+from ._tree import FileLayer, Node, hidden, left_out, not_alone
 
 
 def read_layers(file: Hdf5, nodes: list[Node], version: str) -> list[FileLayer]:
     """The layers of a config, with the weights of those that this package builds."""
     layers = []
+    owners = _Owners(file, nodes)
     for node in nodes:
         cells = node.cells
         if cells is None:
@@ -39,34 +41,49 @@ def read_layers(file: Hdf5, nodes: list[Node], version: str) -> list[FileLayer]:
                 f"and says that it holds {written!r}. The config is not that of these weights."
             )
         found = [_variables(file, group, cell.group) for cell in cells]
-        if not any(found) and (owner := _shared(file, node, nodes)) is not None:
+        if not any(found) and (owner := owners.group_of(node)) is not None:
             found = [_variables(file, owner, cell.group) for cell in cells]
         layers.append(whole(file, node, config, cells, found))
     # A class of the model's author may hold LSTMs that no config tells of.
-    told = [_group_of(file, n) for n in nodes if n.has_lstm]
+    told = {_group_of(file, n) for n in nodes if n.has_lstm}
     for _, name in _found(file):
-        if not any(name == group or name.startswith(f"{group}/") for group in told):
+        parts = name.split("/")
+        if not any("/".join(parts[: end + 1]) in told for end in range(len(parts))):
             layers.append(hidden(name))
     return layers
 
 
-def _shared(file: Hdf5, node: Node, nodes: list[Node]) -> str | None:
-    """The group of the layer whose weights this one shares: Keras stores them once.
+class _Owners:
+    """Where the weights of a layer lie that shares another's: Keras stores them once.
 
     A layer that stands in two models has one name, one config and no arrays at its second place,
     and one ``shared_object_id`` or, at the first, none.
     """
-    cells = node.cells or []
-    itself = (node.kind, node.name, _without_ids(node.config))
-    owners = [
-        group
-        for other in nodes
-        if other is not node
-        and (other.kind, other.name, _without_ids(other.config)) == itself
-        and (None in (other.shared, node.shared) or other.shared == node.shared)
-        and any(_variables(file, group := _group_of(file, other), cell.group) for cell in cells)
-    ]
-    return owners[0] if len(owners) == 1 else None
+
+    def __init__(self, file: Hdf5, nodes: list[Node]) -> None:
+        self._file = file
+        self._nodes = nodes
+        self._found: dict[str, list[tuple[int | None, str]]] | None = None
+
+    def group_of(self, node: Node) -> str | None:
+        """The group of the one other layer that may own a layer's weights, and has some."""
+        if self._found is None:
+            self._found = {}
+            for one in self._nodes:
+                group = _group_of(self._file, one)
+                if any(_variables(self._file, group, cell.group) for cell in one.cells or ()):
+                    self._found.setdefault(_itself(one), []).append((one.shared, group))
+        alike = self._found.get(_itself(node), [])
+        groups = (
+            g for shared, g in alike if None in (shared, node.shared) or shared == node.shared
+        )
+        first, second = next(groups, None), next(groups, None)
+        return first if second is None else None
+
+
+def _itself(node: Node) -> str:
+    """What a layer is, wherever it stands."""
+    return json.dumps([node.kind, node.name, _without_ids(node.config)], sort_keys=True)
 
 
 def _without_ids(value: Any, depth: int = 0) -> Any:
@@ -107,8 +124,19 @@ def _variables(file: Hdf5, group: str, cell: str) -> list[str]:
 
 def read_groups(file: Hdf5, version: str) -> list[FileLayer]:
     """The layers of a file without a config, by the shapes of their arrays, keyed by group path."""
-    found = _found(file).items()
-    return [bare(file, name, kinds, cells, version) for (kinds, name), cells in found]
+    layers = []
+    for (kinds, name), cells in _found(file).items():
+        around = cells[0][0].rpartition("/vars/")[0].rpartition("/")[0]
+        if kinds[-1] == "RNN" and around.endswith("/cells"):
+            others = len(file.children(around)) - len(cells)
+            if others:
+                layers.append(not_alone(name, "RNN", f"{others} of its cells are no LSTMCells"))
+                continue
+        if name.endswith("/layer"):
+            layers.append(not_alone(name, "layer", "it stands in a wrapper that is not built here"))
+            continue
+        layers.append(bare(file, name, kinds, cells, version))
+    return layers
 
 
 def _found(file: Hdf5) -> dict[tuple[tuple[str, ...], str], list[list[str]]]:

@@ -75,19 +75,9 @@ def _owned(
     file: Hdf5, top: str, nodes: list[Node], wanting: list[int], found: list[Arrays]
 ) -> dict[int, list[Arrays]]:
     """Which layer's each cell is: by the layer's name in its weights' names, else by position."""
-    parts = [set(cell.names[0].split("/")) for cell in found]
     for whole_path in (False, True):  # with the models around it, where names repeat
-        owners = {
-            p: [
-                cell
-                for cell, words in zip(found, parts, strict=True)
-                if {nodes[p].name, *(m.name for m in nodes[p].parents[1:] if whole_path)} <= words
-            ]
-            for p in wanting
-        }
-        if all(len(owners[p]) == _cell_count(nodes[p]) for p in wanting) and (
-            len({cell.names for cells in owners.values() for cell in cells}) == len(found)
-        ):
+        owners = _named(nodes, wanting, found, whole_path)
+        if owners and len({c.names for its in owners.values() for c in its}) == len(found):
             return {p: _in_order(nodes[p], cells) for p, cells in owners.items()}
     # Keras 3 and tf_keras do not order the weights alike once some of them are frozen.
     if len({t for p in wanting for t in _trainable(nodes[p])}) > 1 and len(wanting) > 1:
@@ -102,6 +92,25 @@ def _owned(
     places.sort(key=lambda place: not place[2])
     where = {(p, i): cell for (p, i, _), cell in zip(places, found, strict=True)}
     return {p: _by_direction([where[p, i] for i in range(_cell_count(nodes[p]))]) for p in wanting}
+
+
+def _named(
+    nodes: list[Node], wanting: list[int], found: list[Arrays], whole_path: bool
+) -> dict[int, list[Arrays]]:
+    """The cells by the layer that their names name; nothing where a layer has not its number."""
+    by_word: dict[str, list[int]] = {}
+    for number, cell in enumerate(found):
+        for word in set(cell.names[0].split("/")):
+            by_word.setdefault(word, []).append(number)
+    owners = {}
+    for p in wanting:
+        words = [nodes[p].name, *(m.name for m in nodes[p].parents[1:] if whole_path)]
+        lists = sorted((by_word.get(word, []) for word in words), key=len)
+        its = set(lists[0]).intersection(*lists[1:])
+        if len(its) != _cell_count(nodes[p]):
+            return {}
+        owners[p] = [found[number] for number in sorted(its)]
+    return owners
 
 
 def _trainable(node: Node) -> list[bool]:
@@ -155,6 +164,7 @@ def read_groups(file: Hdf5, root: str, version: str) -> list[FileLayer]:
         for cell in cells:
             kinds, name, _ = _place(cell)
             found.setdefault((kinds, name), []).append(cell)
+        found = _with_its_backward_layer(found)
         count = len(_weight_names(file, root, top))
         for (kinds, name), its in found.items():
             alone = sum(len(cell.names) for cell in its) == count
@@ -163,6 +173,18 @@ def read_groups(file: Hdf5, root: str, version: str) -> list[FileLayer]:
             around = _around(kinds, name.rpartition("/")[2] or top, len(its))
             layers.append(bare(file, path, around, [cell.paths for cell in its], version))
     return layers
+
+
+def _with_its_backward_layer(
+    found: dict[tuple[tuple[str, ...], str], list[Arrays]],
+) -> dict[tuple[tuple[str, ...], str], list[Arrays]]:
+    """A Bidirectional's own ``backward_layer`` has a name of its own, without ``backward_``."""
+    if [len(cells) for cells in found.values()] != [1, 1]:
+        return found
+    (key, (one,)), (_, (other,)) = found.items()
+    if _place(one)[2] == "forward" and _place(other)[2] == "":
+        return {key: [one, other]}
+    return found
 
 
 def _around(kinds: tuple[str, ...], name: str, cells: int) -> tuple[str, ...]:

@@ -152,7 +152,7 @@ def nodes(config: Any, what: str) -> list[Node]:
 def _walk(
     layers: list[Any], parents: tuple[Node, ...], trainable: bool, what: str
 ) -> Iterator[Node]:
-    kinds, groups = dict[str, int](), dict[str, int]()
+    kinds, groups, names = dict[str, int](), dict[str, int](), set[str]()
     if len(parents) > 64:
         raise FileFormatError(f"{what} nests models more than 64 deep.")
     for position, layer in enumerate(layers):
@@ -162,7 +162,11 @@ def _walk(
         name = numbered(kind.lower(), kinds)
         # Model and Functional share one group.
         group = numbered(snake_case("Functional" if kind == "Model" else kind), groups)
-        yield from _opened(_node(layer, parents, name, group, trainable), layer, what)
+        node = _node(layer, parents, name, group, trainable)
+        if node.name in names:
+            raise FileFormatError(f"{what} has two layers called {node.name!r} in one model.")
+        names.add(node.name)
+        yield from _opened(node, layer, what)
 
 
 def _node(
@@ -202,11 +206,12 @@ def _opened(node: Node, layer: Mapping[str, Any], what: str) -> Iterator[Node]:
 
 
 def _is_functional(config: Any) -> bool:
-    """Whether it is the config of a class that the author derived from a Functional model."""
-    ends = ("input_layers", "output_layers")
-    return (
-        isinstance(config, Mapping) and all(e in config for e in ends) and bool(_layers_in(config))
-    )
+    """Whether it is the config of a class derived from a Functional or Sequential model."""
+    if not isinstance(config, Mapping) or not _layers_in(config):
+        return False
+    first = _layers_in(config)[0]["class_name"]
+    is_sequential = "build_input_shape" in config or first == "InputLayer"
+    return is_sequential or all(ends in config for ends in ("input_layers", "output_layers"))
 
 
 def _layers_in(config: Any) -> list[Any]:
@@ -363,6 +368,11 @@ def hidden(name: str) -> FileLayer:
     """Arrays of an LSTM that stand in a file and that its config does not tell of."""
     reason = "the file has an LSTM's arrays there, and the config does not say what they are"
     return FileLayer(name, "LSTM", None, None, reason, True)
+
+
+def not_alone(name: str, kind: str, why: str) -> FileLayer:
+    """An LSTM of a file without a config in something that this package does not build."""
+    return FileLayer(name, kind, None, None, f"{why}; pass its arrays to LSTM.set_weights()", True)
 
 
 def left_out(node: Node, error: KerasishError | None = None) -> FileLayer:
