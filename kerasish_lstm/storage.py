@@ -39,6 +39,7 @@ from .cell import LSTMCell
 from .config import mappings
 from .errors import ConfigError, FileFormatError, WeightMismatch
 from .files import must_be_a_file
+from .files._open import parse_json
 from .files._write import replacing
 from .lstm import LSTM
 from .serialization import Writer, from_config
@@ -158,9 +159,12 @@ def _as_json(value: Any, what: str, allow_nan: bool = False) -> str:
         )
     try:
         text = json.dumps(dict(value), allow_nan=allow_nan)
-        json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"save_safetensors: {what} cannot be JSON: {error}") from error
+    try:
+        parse_json(text, what)
+    except FileFormatError as error:  # what no load would read
+        raise ConfigError(f"save_safetensors: {error}") from error
     return text
 
 
@@ -244,6 +248,10 @@ def safetensors_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
         text = file.metadata().get("kerasish_lstm_golden")
     if text is not None:
         head["golden"] = _json(text, path)
+        if not isinstance(head["golden"], dict):
+            raise FileFormatError(
+                f"{path} is damaged: its golden is a {type(head['golden']).__name__}, no dict."
+            )
     return head
 
 
@@ -300,14 +308,19 @@ def _head(file: Any, path: Path) -> dict[str, Any]:
     kinds = {"class": str, "config": dict, "input_size": int, "training": bool, "beside": dict}
     if (
         written != _FORMAT
+        or type(written) is not int
         or not isinstance(layers, dict)
         or not layers
         or any(not isinstance(one, dict) for one in layers.values())
-        or any(not isinstance(one.get(k), t) for one in layers.values() for k, t in kinds.items())
+        or any(type(one.get(k)) is not t for one in layers.values() for k, t in kinds.items())
     ):
         raise FileFormatError(
             f"{path} is damaged: its metadata lacks one of format, {', '.join(kinds)}, or has it "
             "in another type."
+        )
+    if not isinstance(provenance := head.get("provenance", {}), dict):
+        raise FileFormatError(
+            f"{path} is damaged: its provenance is a {type(provenance).__name__}, no dict."
         )
     for one in layers.values():
         if one["class"] not in _CLASSES:
@@ -320,9 +333,9 @@ def _head(file: Any, path: Path) -> dict[str, Any]:
 
 def _json(text: str, path: Path) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(f"{path} is damaged: its metadata is no JSON: {error}") from error
+        return parse_json(text, "its metadata")
+    except FileFormatError as error:
+        raise FileFormatError(f"{path} is damaged: {error}") from error
 
 
 def _count(file: Any, heads: Mapping[str, Mapping[str, Any]], path: Path) -> None:

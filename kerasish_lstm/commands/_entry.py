@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import os
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,14 +19,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ..errors import ConfigError
+from ..errors import ConfigError, FileFormatError
+from ..files._open import read_json
 from ..parity.certificate import record
 from ..parity.trials import has_keras
 from ..storage import Module
 from ._console import DIFFERS, errors_end_it, escape
 from ._inspect import inspected, not_finite
-from ._sources import SAFETENSORS, WRITTEN, Source, open_file, write_file
-from ._verify import verdicts
+from ._sources import SAFETENSORS, WRITTEN, Source, open_bare, open_file, write_file
+from ._verify import Findings, compared
 
 ConfigOption = Annotated[
     Path | None,
@@ -143,6 +148,14 @@ def convert(
     target: Annotated[
         Target, typer.Option(help="Which Keras is to load a Keras file.")
     ] = Target.keras3,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of the inputs of a .keras file; a stateful layer needs it."),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of the inputs of a .keras file; unroll=True needs it."),
+    ] = None,
     golden: Annotated[
         bool,
         typer.Option(
@@ -159,60 +172,120 @@ def convert(
 
     Exit status: 0, or 2 for a file or an argument that cannot be used; OUT is then as it was.
     """
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    reasons: dict[str, str] = {}
     with errors_end_it():
         if target_file.suffix.lower() not in WRITTEN:
             raise ConfigError(
                 f"{target_file.name}: the suffix must be one of {', '.join(WRITTEN)}."
             )
-        if target_file.exists() and not force:
+        if _is_there(target_file) and not force:
             raise ConfigError(f"{target_file} exists. Pass --force to overwrite it.")
         with console.status(f"reading {escape(source_file.name)}"):
             source = open_file(source_file, config=config, names=_names(map_file))
         modules = _renamed(_chosen(source, layer), rename or [])
         recorded = None
         if golden and target_file.suffix.lower() in SAFETENSORS and has_keras():
-            with console.status("asking Keras for its results"):
-                recorded = record(modules)
-        with console.status(f"writing {escape(target_file.name)}"):
-            write_file(
+            with _at_a_layer(console, "asking Keras about") as at:
+                recorded, reasons = record(modules, at=at)
+        with (
+            console.status(f"writing {escape(target_file.name)}: {escape(', '.join(modules))}"),
+            warnings.catch_warnings(record=True) as caught,
+        ):
+            warnings.simplefilter("always")
+            lost = write_file(
                 modules,
                 target_file,
                 source=source,
                 target=target.value,
                 overwrite=force,
-                golden=recorded,
+                golden=recorded if recorded and recorded["layers"] else None,
+                batch_size=batch_size,
+                steps=steps,
             )
+        _warn(console, [str(one.message) for one in caught], lost, target_file, target)
     out = Console(highlight=False)
     listed = ", ".join(modules)
     out.print(
         f"[bold]{escape(target_file.name)}[/] written from {escape(source_file.name)} "
         f"({escape(source.said)}): {escape(listed)}"
     )
-    if recorded is not None:
+    if recorded is not None and recorded["layers"]:
         out.print(
             f"with results of Keras {recorded['keras']} for {len(recorded['layers'])} of "
             f"{len(modules)} layers; compare anywhere: kerasish-lstm verify "
             f"{escape(target_file.name)}"
         )
+    _say_unasked(out, reasons, len(modules))
     for name, module in modules.items():
         if wrong := not_finite(module):
             out.print(
                 f"[bold red]{escape(name)} has NaN or infinite weights:[/] "
                 f"{escape(', '.join(wrong))}"
             )
-    lost = [x for x in source.left_out if x.has_lstm]
-    for one in lost:
+    for one in (x for x in source.left_out if x.has_lstm):
         out.print(f"[yellow]left out {escape(one.name)}: {escape(one.reason or '')}[/]")
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a file is at a path.
+
+    Raises:
+        OSError: nothing can be there: links that lead to each other, a file as a folder.
+    """
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+@contextmanager
+def _at_a_layer(console: Console, what: str) -> Iterator[Callable[[str], None]]:
+    """A spinner, on a terminal alone, that names the layer that it is told."""
+    with console.status(what) as status:
+        yield lambda name: status.update(f"{what} {escape(name)}")
+
+
+def _warn(console: Console, said: list[str], lost: str | None, path: Path, target: Target) -> None:
+    """Each warning once, and what is to be done before Keras can load the file."""
+    needs = _needs_objects(path) and not any("register_keras_objects" in text for text in said)
+    if needs:
+        backend = '"tf_keras"' if target is Target.tf_keras else ""
+        said = [
+            *said,
+            f"{path.name} has the hard_sigmoid of the other Keras. Before load_model run\n"
+            "    from kerasish_lstm import register_keras_objects\n"
+            f"    register_keras_objects({backend})",
+        ]
+    for text in dict.fromkeys([*said, *([lost] if lost else [])]):
+        console.print(f"[yellow]warning:[/] {escape(text)}")
+
+
+def _needs_objects(path: Path) -> bool:
+    """Whether a written model names a function of this package's."""
+    if path.suffix.lower() != ".keras":
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return b"kerasish_lstm>" in archive.read("config.json")
+
+
+def _say_unasked(console: Console, reasons: Mapping[str, str], layers: int) -> None:
+    if reasons:
+        console.print(
+            f"[yellow]Keras was asked for {layers - len(reasons)} of {layers} layers; not for:[/]"
+        )
+    for name, reason in reasons.items():
+        console.print(f"  [yellow]{escape(name)}: {escape(reason)}[/]")
 
 
 def _names(path: Path | None) -> Mapping[str, str] | None:
     if path is None:
         return None
     try:
-        names = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path.name} is no JSON: {error}") from error
+        names = read_json(path)
+    except FileFormatError as error:
+        raise ConfigError(f"--map {path}: {error}") from error
     if not isinstance(names, dict) or not all(isinstance(v, str) for v in names.values()):
         raise ConfigError(f'{path.name} must hold {{"name in the file": "name here"}}.')
     return names
@@ -236,12 +309,16 @@ def _chosen(source: Source, layers: list[str] | None) -> dict[str, Module]:
 
 
 def _renamed(modules: dict[str, Module], renames: list[str]) -> dict[str, Module]:
-    new = {}
+    new: dict[str, str] = {}
     for text in renames:
         old, sign, name = text.partition("=")
         if not sign or not name or old not in modules:
             held = ", ".join(map(repr, modules))
             raise ConfigError(f"--rename {text}: pass OLD=NEW; the layers are {held}.")
+        if old in new:
+            raise ConfigError(
+                f"--rename {text}: {old!r} is called {new[old]!r} by another --rename. Pass one."
+            )
         new[old] = name
     found = {new.get(name, name): module for name, module in modules.items()}
     if len(found) < len(modules):
@@ -274,45 +351,83 @@ def verify(
     Each error is the largest difference relative to the largest result; each bound is ten times
     what rounding the weights and inputs can move it. Rows that end early and gaps are tried too.
 
-    Exit status: 0 all equal, 1 something differs, 2 a file or an argument that cannot be used.
+    --config serves each of the two files that holds weights alone.
+
+    Exit status: 0 all equal; 1 something differs, or an LSTM was not compared: one that is left
+    out of a file (unless --layer chose others), or about which Keras cannot be asked; 2 a file or
+    an argument that cannot be used.
     """
     console = Console(highlight=False)
     with errors_end_it():
         where = _device(device)
-        first = open_file(a, config=config)
-        second = None if b is None else open_file(b, config=config if first.bare else None)
+        first, took = open_bare(a, config)
+        second, also = (None, False) if b is None else open_bare(b, config)
+        if config is not None and not (took or also):
+            raise ConfigError(
+                f"--config {config.name}: a config belongs to a Keras file of weights alone, which "
+                f"{a.name}{'' if b is None else f' and {b.name}'} are not. Leave --config out."
+            )
+        sources = [first] if second is None else [first, second]
+        left_out = {
+            f"{one.name} of {source.path.name}": one.reason or ""
+            for source in (sources if layer is None else ())
+            for one in source.left_out
+            if one.has_lstm
+        }
         first = _only(first, layer)
         second = None if second is None else _only(second, layer)
-        with Console(stderr=True).status("comparing"):
-            found = list(
-                verdicts(
-                    first, second,
-                    device=where, batch=batch, steps=steps, seed=seed, keras=keras,
-                )
+        with _at_a_layer(Console(stderr=True), "comparing") as at:
+            found = compared(
+                first, second,
+                device=where, batch=batch, steps=steps, seed=seed, keras=keras, at=at,
             )  # fmt: skip
-        if not found:
-            raise ConfigError(
-                f"{a.name} can be compared with nothing: Keras is not installed here, and the file "
-                "holds no recorded results. Pass a second file, or convert it to .safetensors "
-                "where Keras is installed."
-            )
+        if not found.verdicts:
+            raise ConfigError(_why_nothing(a, keras, found))
+    _show(console, found)
+    verdicts = found.verdicts
+    equal = sum(one.equal for one in verdicts)
+    console.print(f"{equal} of {len(verdicts)} equal, on {where}, torch {torch.__version__}")
+    _say_unasked(console, found.unasked, len(first.modules))
+    seen = {one.name for one in verdicts}
+    missing = left_out | {n: found.unasked.get(n, "") for n in first.modules if n not in seen}
+    for name, reason in missing.items():
+        said = reason or "nothing is recorded for it"
+        console.print(f"[bold yellow]not compared: {escape(name)}:[/] {escape(said)}")
+    if equal < len(verdicts) or missing:
+        raise typer.Exit(DIFFERS)
+
+
+def _why_nothing(path: Path, keras: bool, found: Findings) -> str:
+    if not keras:
+        why = "--no-keras was given"
+    elif not has_keras():
+        why = "Keras with TensorFlow is not installed here"
+    else:
+        reasons = "".join(f"\n  {name}: {reason}" for name, reason in found.unasked.items())
+        return (
+            f"{path.name} can be compared with nothing: it holds no recorded results, and Keras "
+            f"cannot be asked about{reasons}\nPass a second file."
+        )
+    return (
+        f"{path.name} can be compared with nothing: {why}, and the file holds no recorded results. "
+        "Pass a second file, or convert it to .safetensors where Keras is installed."
+    )
+
+
+def _show(console: Console, found: Findings) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("layer", "against", "input"):
         table.add_column(column, overflow="fold")
     table.add_column("error", justify="right")
     table.add_column("bound", justify="right")
     table.add_column("")
-    for one in found:
+    for one in found.verdicts:
         error = escape(one.reason) if one.error is None else f"{one.error:.1e}"
         verdict = "[bold green]equal[/]" if one.equal else "[bold red]DIFFERS[/]"
         table.add_row(
             escape(one.name), escape(one.against), one.what, error, f"{one.bound:.1e}", verdict
         )
     console.print(table)
-    equal = sum(one.equal for one in found)
-    console.print(f"{equal} of {len(found)} equal, on {where}, torch {torch.__version__}")
-    if equal < len(found):
-        raise typer.Exit(DIFFERS)
 
 
 def _only(source: Source, layers: list[str] | None) -> Source:
@@ -322,6 +437,8 @@ def _only(source: Source, layers: list[str] | None) -> Source:
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
+        if device.type == "meta":
+            raise ConfigError(f"--device {name}: it holds no numbers. Pass cpu, cuda or mps.")
         torch.empty(1, device=device).sum()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         first = str(error).strip().splitlines()[0]

@@ -8,6 +8,7 @@ import torch
 
 from .._recurrent import recurrent_parts
 from ..bidirectional import Bidirectional
+from ..parity import certificate
 from ..parity.trials import input_size
 from ..stacked import StackedLSTM
 from ..storage import Module
@@ -73,7 +74,7 @@ def inspected(source: Source) -> dict[str, Any]:
             for x in source.left_out
         ],
         "provenance": source.metadata.get("provenance"),
-        "recorded": sorted((source.metadata.get("golden") or {}).get("layers", {})),
+        "recorded": certificate.names(source.metadata.get("golden", {})),
     }
 
 

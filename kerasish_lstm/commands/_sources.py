@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
-import re
-import warnings
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from ..convert import read_layers
-from ..errors import ConfigError, FileFormatError
-from ..files import FileLayer, must_be_a_file
-from ..lstm import LSTM
-from ..plain import from_torch
+from ..errors import ConfigError, FileFormatError, KerasishError
+from ..files import FileLayer
+from ..files._write import replacing
 from ..saving import KerasTarget, save_keras
 from ..storage import (
     Module,
@@ -27,6 +21,7 @@ from ..storage import (
     save_safetensors,
     write_atomically,
 )
+from ._torch import read_state_dict, write_state_dict
 
 TORCH = (".pt", ".pth")
 SAFETENSORS = (".safetensors",)
@@ -83,12 +78,16 @@ def open_file(
     if suffix in (*TORCH, *SAFETENSORS) and (config is not None or names):
         raise ConfigError(f"{path.name}: a config or a map belongs to a Keras file of weights.")
     if suffix in TORCH:
-        return Source(path, "torch", None, dict(_of_state_dict(path)))
+        return Source(path, "torch", None, read_state_dict(path))
     if suffix in SAFETENSORS:
         metadata = safetensors_metadata(path)
         loaded = load_safetensors(path)
         modules = loaded if isinstance(loaded, dict) else {_own_name(loaded): loaded}
-        version = (metadata.get("provenance") or {}).get("keras_version")
+        version = metadata.get("provenance", {}).get("keras_version")
+        if not isinstance(version, str | None):
+            raise FileFormatError(
+                f"{path.name} is damaged: its provenance has keras_version={version!r}, no text."
+            )
         modules = {name: module.eval() for name, module in modules.items()}
         return Source(path, "safetensors", version, modules, metadata=metadata)
     layers, left_out, file = read_layers(path, config=config, names=names)
@@ -101,6 +100,25 @@ def _own_name(module: Any) -> str:
     return name if isinstance(name, str) else "lstm"
 
 
+def open_bare(path: Path, config: Path | None) -> tuple[Source, bool]:
+    """A file, with a config if it holds weights alone, and whether it took it.
+
+    Raises:
+        FileNotFoundError, KerasishError: as :func:`open_file`.
+    """
+    if config is None:
+        return open_file(path), False
+    try:
+        source = open_file(path)
+    except KerasishError:
+        if path.suffix.lower() in (*TORCH, *SAFETENSORS):
+            raise
+        return open_file(path, config=config), True  # the config may say what the weights cannot
+    if not source.bare:
+        return source, False
+    return open_file(path, config=config), True
+
+
 def write_file(
     modules: Mapping[str, Module],
     path: Path,
@@ -109,12 +127,18 @@ def write_file(
     target: KerasTarget = "keras3",
     overwrite: bool = False,
     golden: Mapping[str, Any] | None = None,
-) -> None:
+    batch_size: int | None = None,
+    steps: int | None = None,
+) -> str | None:
     """Write modules in the format of the suffix, in one step.
 
     Args:
         source: where they come from, for the metadata of a safetensors file.
         target: which Keras is to load a Keras file.
+        batch_size, steps: of every input of a Keras model.
+
+    Returns:
+        What the file cannot hold of the modules; None where it holds all.
 
     Raises:
         FileExistsError: the file exists, and overwrite is False.
@@ -123,23 +147,41 @@ def write_file(
     suffix = path.suffix.lower()
     if suffix not in WRITTEN:
         raise ConfigError(f"{path.name}: the suffix must be one of {', '.join(WRITTEN)}.")
+    for option, value in (("--batch-size", batch_size), ("--steps", steps)):
+        if value is not None and suffix != ".keras":
+            raise ConfigError(
+                f"{option} {value}: {path.name} is no .keras file, and weights alone have no "
+                f"inputs. Leave {option} out."
+            )
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists")
     if suffix in KERAS:
-        save_keras(dict(modules), path, target=target, overwrite=True)
-        return
-    single = next(iter(modules.values())) if len(modules) == 1 else None
+        _write_keras(
+            modules, path, overwrite, target=target, batch_size=batch_size, steps=steps
+        )  # fmt: skip
+        return None
     if suffix in SAFETENSORS:
         provenance = None if source is None else provenance_of(source)
         save_safetensors(dict(modules), path, provenance=provenance, golden=golden)
+        return None
+    data, lost = write_state_dict(modules, path)
+    write_atomically(path, data)
+    return lost
+
+
+def _write_keras(
+    modules: Mapping[str, Module], path: Path, overwrite: bool, **options: Any
+) -> None:
+    """With a suffix of small letters beside its place, since Keras's own are such."""
+    name = path.name.lower()
+    suffix = ".weights.h5" if name.endswith(".weights.h5") else path.suffix.lower()
+    if path.name.endswith(suffix):
+        save_keras(dict(modules), path, overwrite=overwrite, **options)
         return
-    state: dict[str, Tensor] = {}
-    for name, module in modules.items():
-        before = "" if single is not None else f"{name}."
-        own = "lstm." if isinstance(module, LSTM) else ""  # a plain nn.LSTM has its keys without
-        for key, tensor in module.state_dict().items():
-            state[before + key.removeprefix(own)] = tensor.detach().cpu()
-    write_atomically(path, _torch_bytes(state))
+    with replacing(path, overwrite) as temporary:
+        written = temporary.with_name(temporary.name + suffix)
+        save_keras(dict(modules), written, **options)
+        os.replace(written, temporary)
 
 
 def provenance_of(source: Source) -> dict[str, Any]:
@@ -152,102 +194,3 @@ def provenance_of(source: Source) -> dict[str, Any]:
         "sha256": checksum,
     }
     return found | ({"keras_version": source.version} if source.version else {})
-
-
-def _torch_bytes(state: dict[str, Tensor]) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()
-
-
-# Torch state dicts
-
-_FIRST = re.compile(r"(?P<prefix>.*?)weight_ih_l0")
-
-
-def _of_state_dict(path: Path) -> Iterator[tuple[str, Module]]:
-    """Every LSTM of a state dict, by its prefix; nothing in the file is run."""
-    state = _loaded(path)
-    found = False
-    for key in list(state):
-        match = _FIRST.fullmatch(key)
-        if match is None:
-            continue
-        prefix = match["prefix"]
-        plain = _plain(state, prefix, path)
-        if plain is None:
-            continue
-        found = True
-        name = prefix.rstrip(".") or "lstm"
-        yield name, from_torch(plain, inference_only=True, name=name.replace("/", "."))
-    if not found:
-        raise FileFormatError(
-            f"{path.name} holds no LSTM: no entry is called weight_ih_l0, with 4 gates. It holds "
-            f"{', '.join(list(state)[:5]) or 'nothing'}."
-        )
-
-
-def _loaded(path: Path) -> dict[str, Tensor]:
-    must_be_a_file(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's unpickler raises whatever a damaged pickle leads to
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise FileFormatError(
-            f"{path.name} is no state dict that can be read without running code from it: {said} "
-            "Save module.state_dict() with torch.save."
-        ) from error
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping):
-        raise FileFormatError(
-            f"{path.name} holds a {type(state).__name__}; a state dict was expected: save "
-            "module.state_dict()."
-        )
-    return {k: t for k, t in state.items() if isinstance(k, str) and isinstance(t, Tensor)}
-
-
-def _plain(state: Mapping[str, Tensor], prefix: str, path: Path) -> nn.LSTM | None:
-    """The ``nn.LSTM`` whose entries begin with a prefix; None where they are those of another."""
-    own = {
-        key.removeprefix(prefix): tensor
-        for key, tensor in state.items()
-        if key.startswith(prefix) and re.match(r"(weight|bias)_(ih|hh|hr)_l\d", key[len(prefix) :])
-    }
-    first, second = own["weight_ih_l0"], own.get("weight_hh_l0")
-    if second is None or first.ndim != 2 or second.ndim != 2:
-        return None
-    if first.shape[0] != 4 * second.shape[1]:  # a GRU has 3 gates, an RNN one
-        if "weight_hr_l0" in own:
-            raise FileFormatError(
-                f"{path.name}: the LSTM {prefix!r} has a projection (proj_size), which no Keras "
-                "LSTM has."
-            )
-        return None
-    layers = 1 + max(int(match[1]) for k in own if (match := re.search(r"_l(\d+)", k)))
-    plain = nn.LSTM(
-        first.shape[1],
-        second.shape[1],
-        layers,
-        bias="bias_ih_l0" in own,
-        bidirectional="weight_ih_l0_reverse" in own,
-        batch_first=True,
-        device="meta",
-        dtype=first.dtype if first.dtype.is_floating_point else None,
-    )
-    expected = plain.state_dict()
-    wrong = [
-        f"  {k}: {tuple(own[k].shape) if k in own else 'missing'}, expected "
-        f"{tuple(expected[k].shape) if k in expected else 'no such entry'}"
-        for k in sorted(own.keys() | expected.keys())
-        if k not in own or k not in expected or own[k].shape != expected[k].shape
-    ]
-    if wrong:
-        listed = "\n".join(wrong[:8])
-        raise FileFormatError(f"{path.name}: {prefix or 'it'!r} is no whole nn.LSTM:\n{listed}")
-    plain = plain.to_empty(device="cpu")
-    plain.load_state_dict(own)
-    return plain.eval()

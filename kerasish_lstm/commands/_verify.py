@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
-from ..errors import ConfigError
-from ..parity import bounds
-from ..parity.certificate import recorded
+from ..errors import ConfigError, KerasishError
+from ..parity import bounds, certificate
 from ..parity.trials import bound_of, has_keras, input_size, run, run_keras, trials
 from ..storage import Module
 from ._sources import Source
@@ -61,7 +60,20 @@ def pairs(a: Source, b: Source) -> list[tuple[str, Module, Module]]:
     return [(name, module, b.modules[name]) for name, module in a.modules.items()]
 
 
-def verdicts(
+@dataclasses.dataclass
+class Findings:
+    """What came of a comparison.
+
+    Args:
+        verdicts: one for each layer, input and source.
+        unasked: the layers about which live Keras cannot be asked, with the reason.
+    """
+
+    verdicts: list[Verdict] = dataclasses.field(default_factory=list)
+    unasked: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def compared(
     a: Source,
     b: Source | None,
     *,
@@ -70,16 +82,28 @@ def verdicts(
     steps: int,
     seed: int,
     keras: bool,
-) -> Iterator[Verdict]:
+    at: Callable[[str], None] = lambda name: None,
+) -> Findings:
     """Every comparison: with the other file, with what the files recorded, with live Keras.
 
     Args:
         batch, steps, seed: of the random inputs.
         keras: whether to ask live Keras, where it is installed.
+        at: called with the name of each layer before it is run.
+
+    Raises:
+        ConfigError: layers of different names.
+        FileFormatError: recorded results that are damaged; nothing has been run then.
     """
+    found = Findings()
     sources = [a] if b is None else [a, b]
-    compared = [(n, m, None) for n, m in a.modules.items()] if b is None else pairs(a, b)
-    for name, module, other in compared:
+    for source in sources:
+        if "golden" in source.metadata:
+            certificate.check(source.metadata["golden"], source.modules)
+    both = [(n, m, None) for n, m in a.modules.items()] if b is None else pairs(a, b)
+    ask = keras and has_keras()
+    for name, module, other in both:
+        at(name)
         for what, x, mask in trials(module, batch=batch, steps=steps, seed=seed):
             mine = run(module, x, mask, device)
             bound = bound_of(module, x, mask, device)
@@ -87,21 +111,39 @@ def verdicts(
                 assert b is not None
                 if input_size(other) != x.shape[-1]:
                     reason = f"it takes {input_size(other)} features, not {x.shape[-1]}"
-                    yield Verdict(name, b.path.name, what, None, bound, reason)
+                    found.verdicts.append(Verdict(name, b.path.name, what, None, bound, reason))
                     continue
                 wide = max(bound, bound_of(other, x, mask, device))
-                yield _verdict(name, b.path.name, what, mine, run(other, x, mask, device), wide)
-            if keras and has_keras():
-                yield _verdict(name, "live Keras", what, mine, run_keras(module, x, mask), bound)
+                theirs = run(other, x, mask, device)
+                found.verdicts.append(_verdict(name, b.path.name, what, mine, theirs, wide))
+            if ask and name not in found.unasked:
+                try:
+                    theirs = run_keras(module, x, mask)
+                except KerasishError as error:
+                    found.unasked[name] = str(error)
+                else:
+                    found.verdicts.append(_verdict(name, "live Keras", what, mine, theirs, bound))
     for source in sources:
-        golden = source.metadata.get("golden")
-        for name, module in source.modules.items() if golden is not None else ():
-            for what, x, mask, results in recorded(golden, name):
-                version = golden.get("keras") if isinstance(golden, dict) else None
-                against = f"Keras {version}, recorded in {source.path.name}"
-                mine = run(module, x, mask, device)
-                bound = bound_of(module, x, mask, device)
-                yield _verdict(name, against, what, mine, results, bound)
+        found.verdicts += _with_recorded(source, device, at)
+    return found
+
+
+def _with_recorded(
+    source: Source, device: torch.device, at: Callable[[str], None]
+) -> list[Verdict]:
+    """A file's layers beside what Keras gave when the file was written."""
+    found = list[Verdict]()
+    golden = source.metadata.get("golden")
+    if golden is None:
+        return found
+    for name, module in source.modules.items():
+        at(name)
+        for what, x, mask, results in certificate.recorded(golden, name, module):
+            against = f"Keras {golden['keras']}, recorded in {source.path.name}"
+            mine = run(module, x, mask, device)
+            bound = bound_of(module, x, mask, device)
+            found.append(_verdict(name, against, what, mine, results, bound))
+    return found
 
 
 def _verdict(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..errors import ConfigError, ParityError
 from ..storage import MODULES, Module
 from .compare import assert_parity
-from .trials import bound_of, run, run_layer, trials
+from .trials import bound_of, flat, run, run_layer, trials
 
 
 def assert_same_as_keras(
@@ -25,7 +28,8 @@ def assert_same_as_keras(
     """Raise unless a module gives what a live Keras layer gives; return the largest error.
 
     Both run on the same random inputs (uniform in -1..1): without a mask, padded, with gaps. Each
-    starts without a state, in inference, and every output and state is compared.
+    starts without a state, in inference, and every output and state is compared. A stateful layer
+    and a stateful module keep the states that they hold.
 
     Args:
         module: any module of this package. It is moved to ``device`` and set to eval mode.
@@ -50,8 +54,8 @@ def assert_same_as_keras(
     name = getattr(keras_layer, "name", type(keras_layer).__name__)
     worst = 0.0
     for what, x, mask in trials(module, batch=batch, steps=steps, seed=seed):
-        _forget(keras_layer)
-        theirs = run_layer(keras_layer, x, mask)
+        with _without_states(keras_layer):
+            theirs = run_layer(keras_layer, x, mask)
         mine = run(module, x, mask, where)
         if len(mine) != len(theirs):
             raise ParityError(
@@ -64,9 +68,26 @@ def assert_same_as_keras(
     return worst
 
 
-def _forget(layer: Any) -> None:
-    """Start a stateful layer anew, whichever Keras it is of."""
-    for name in ("reset_state", "reset_states"):
-        if getattr(layer, "stateful", False) and hasattr(layer, name):
-            getattr(layer, name)()
-            return
+@contextlib.contextmanager
+def _without_states(layer: Any) -> Iterator[None]:
+    """A live layer begins with zeros, and has its own states again afterwards."""
+    kept = [(variable, variable + 0) for variable in _states(layer)]
+    for variable, _ in kept:
+        variable.assign(np.zeros(tuple(variable.shape), np.float32))
+    try:
+        yield
+    finally:
+        for variable, value in kept:
+            variable.assign(value)
+
+
+def _states(layer: Any) -> list[Any]:
+    """The variables in which the stateful layers inside keep their states, in either Keras."""
+    inside = layer._flatten_layers() if hasattr(layer, "_flatten_layers") else [layer]
+    return [
+        variable
+        for one in inside
+        if getattr(one, "stateful", False) and type(one).__name__ in ("LSTM", "RNN")
+        for variable in flat(one.states)
+        if variable is not None
+    ]

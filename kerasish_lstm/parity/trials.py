@@ -12,9 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from .._engines import LSTMState
 from .._recurrent import recurrent_parts
+from .._state import Stateful
 from ..cell import LSTMCell
 from ..convert import to_keras
+from ..errors import ConfigError, KerasishError
+from ..stacked import StackedLSTM
 from ..storage import Module
 from ..time_distributed import TimeDistributed
 from . import bounds
@@ -58,14 +62,33 @@ def trials(
 def run(
     module: Module, x: np.ndarray, mask: np.ndarray | None, device: torch.device
 ) -> list[np.ndarray]:
-    """Everything that a module returns, flat, in float64."""
+    """Everything that a module returns, flat, in float64; it begins without a state.
+
+    The module's own state is as before afterwards.
+    """
     module = module.to(device).eval()
-    if not isinstance(module, LSTMCell):
-        module.reset_state()
-    with torch.inference_mode():
-        given = {} if mask is None else {"mask": torch.from_numpy(mask).to(device)}
-        result = module(torch.from_numpy(x).to(device), **given)
+    kept = [(one, one._state) for one in _stateful(module)]
+    for one, _ in kept:
+        one.reset_state()
+    try:
+        with torch.inference_mode():
+            given = {} if mask is None else {"mask": torch.from_numpy(mask).to(device)}
+            result = module(torch.from_numpy(x).to(device), **given)
+    finally:
+        for one, state in kept:
+            one._state = state
     return [t.double().cpu().numpy() for t in flat(result)]
+
+
+def _stateful(module: Module) -> list[Stateful]:
+    """What holds a state in a module: its stateful layers, and stacks of cells."""
+    return [
+        one
+        for one in module.modules()
+        if isinstance(one, Stateful)
+        and getattr(one, "stateful", False)
+        and not (isinstance(one, StackedLSTM) and not one.of_cells)
+    ]
 
 
 def flat(result: Any) -> list[Any]:
@@ -76,10 +99,32 @@ def flat(result: Any) -> list[Any]:
 
 
 def run_keras(module: Module, x: np.ndarray, mask: np.ndarray | None) -> list[np.ndarray]:
-    """What live Keras gives for a module's weights and config."""
+    """What live Keras gives for a module's weights and config, from a state of zeros.
+
+    Raises:
+        ConfigError: Keras cannot be asked about this module; the reason.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with quiet():
-        return run_layer(to_keras(module), x, mask)
+        try:
+            return run_layer(to_keras(at_rest(module, len(x))), x, mask)
+        except (KerasishError, ImportError):
+            raise
+        except Exception as error:  # whatever Keras and its backend raise at a layer
+            said = (str(error).strip() or "no reason").splitlines()[0]
+            raise ConfigError(f"Keras raises {type(error).__name__}: {said}") from error
+
+
+def at_rest(module: Module, batch: int) -> Module:
+    """The module; where it is stateful a copy whose states are zeros, of a batch size."""
+    if not _stateful(module):
+        return module
+    copied = copy.deepcopy(module)
+    for one in _stateful(copied):
+        like = [part.lstm.weight_hh_l0 for part in recurrent_parts(one)]
+        zeros = [LSTMState(*(w.new_zeros(batch, w.shape[1]) for _ in "hc")) for w in like]
+        one._keep(zeros, like)
+    return copied
 
 
 def run_layer(layer: Any, x: np.ndarray, mask: np.ndarray | None) -> list[np.ndarray]:

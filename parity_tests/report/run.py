@@ -1,0 +1,180 @@
+"""``--report``: run the suite in a process of its own; write DIR/parity.json, .xml and .html."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from . import curves, environment, legs, mutants, page
+
+FORMAT, VERSION = "kerasish_lstm parity report", 1
+MAKE_PAGE = "python -m parity_tests --render"
+
+
+def report(
+    folder: Path,
+    *,
+    device: str = "all",
+    expression: str | None = None,
+    paths: list[str] | None = None,
+    with_curves: bool = True,
+    command: str = "python -m parity_tests",
+) -> int:
+    """Run, write the files, print a summary. Returns pytest's status, never 0 if nothing ran."""
+    folder = folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = curves.measured() if with_curves else None
+    for name in ("parity.json", "parity.xml", "parity.html"):  # an earlier run's would contradict
+        (folder / name).unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".run.") as scratch:
+        raw, junit = Path(scratch, "raw.json"), Path(scratch, "parity.xml")
+        options = [f"--parity-report={raw}", f"--junitxml={junit}", f"--parity-device={device}"]
+        options += ["-k", expression] if expression else []
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "pytest_kerasish_lstm",
+             "-c", str(environment.ROOT / "setup.cfg"), *options, "--", *_absolute(paths)],
+            cwd=environment.ROOT,
+            check=False,
+        )  # fmt: skip
+        measured = json.loads(raw.read_text()) if raw.exists() else {"tests": [], "seconds": 0.0}
+        if junit.exists():
+            junit.replace(folder / junit.name)
+    asked = {"device": device, "expression": expression, "paths": paths or []}
+    found = assembled(measured, asked, status=done.returncode, drawn=drawn, command=command)
+    _replace(folder / "parity.json", json.dumps(found, indent=1, allow_nan=False))
+    lacking = page.missing()
+    if not lacking:
+        _replace(folder / "parity.html", page.rendered(found))
+    print("\n".join(summary(found, folder, lacking)))
+    return status_of(found)
+
+
+def _absolute(paths: list[str] | None) -> list[str]:
+    """Paths of pytest, which may go on with ``::test``, from where the caller stands."""
+    given = [path.partition("::") for path in paths or [str(environment.ROOT / "parity_tests")]]
+    return [f"{Path(path).absolute()}{colons}{rest}" for path, colons, rest in given]
+
+
+def assembled(
+    measured: dict[str, Any],
+    asked: dict[str, Any],
+    *,
+    status: int,
+    drawn: dict[str, Any] | None,
+    command: str,
+) -> dict[str, Any]:
+    """The report, from what the plugin wrote."""
+    tests = [
+        # A test that was broken off has no outcome.
+        {**_finite(test), "leg": legs.leg_of(test).name, "outcome": test["outcome"] or "error"}
+        for test in measured["tests"]
+    ]
+    found: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "command": command,
+        "asked": asked,
+        "seconds": measured["seconds"],
+        "exit": status,
+        "counts": legs.counted(tests),
+        "environment": environment.described(),
+        "legs": legs.summed_up(tests),
+        "skips": legs.reasons(tests),
+        "mutants": mutants.tried(tests),
+        "curves": drawn,
+        "tests": tests,
+    }
+    found["verdict"] = verdict(found)
+    return found
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: their names stand for them."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "not a number" if math.isnan(value) else "infinite"
+    return value
+
+
+def verdict(found: dict[str, Any]) -> str:
+    """``equal``, ``not equal``, ``nothing ran``; or ``broken off``: pytest failed, and no test."""
+    counts = found["counts"]
+    if counts["failed"] or counts["error"]:
+        return "not equal"
+    if not counts["passed"]:
+        return "nothing ran"
+    return "equal" if found["exit"] == 0 else "broken off"
+
+
+def status_of(found: dict[str, Any]) -> int:
+    """The exit status: 0 for ``equal`` alone."""
+    return 0 if found["verdict"] == "equal" else int(found["exit"]) or 1
+
+
+def summary(found: dict[str, Any], folder: Path, lacking: list[str]) -> list[str]:
+    """Lines for a terminal: the legs with their counts, the verdict, where the files are."""
+    lines = [""]
+    for leg in found["legs"]:
+        for device, counts in leg["devices"].items():
+            ran = counts["passed"] + counts["failed"] + counts["error"]
+            failed = counts["failed"] + counts["error"]
+            lines.append(
+                f"{leg['title']:<32} {device:<5} {ran:>6} ran {failed:>5} failed "
+                f"{counts['skipped']:>5} skipped"
+            )
+    lines.append(f"{page.TITLES[found['verdict']]}: {page.in_words(found['counts'])}.")
+    lines += [str(path) for path in sorted(folder.glob("parity.*"))]
+    if lacking:
+        where = shlex.quote(str(folder / "parity.json"))
+        lines.append(
+            f"No page: {' and '.join(lacking)} not installed here. Where they are, "
+            f"'{MAKE_PAGE} {where}' makes it."
+        )
+    return lines
+
+
+def render(source: Path, target: Path | None) -> Path:
+    """``--render``: the page of a report's JSON, beside it unless ``target`` says where."""
+    lacking = page.missing()
+    if lacking:
+        raise SystemExit(
+            f"--render: {' and '.join(lacking)} not installed: pip install {' '.join(lacking)}"
+        )
+    try:
+        found = json.loads(source.read_text())
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"--render: cannot read {source}: {error}") from error
+    if not isinstance(found, dict) or (found.get("format"), found.get("version")) != (
+        FORMAT,
+        VERSION,
+    ):
+        raise SystemExit(f"--render: {source} is no {FORMAT}, version {VERSION}.")
+    target = source.with_suffix(".html") if target is None else target
+    _replace(target, page.rendered(found))
+    return target
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write the file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
