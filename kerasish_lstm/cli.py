@@ -6,8 +6,8 @@
     kerasish-lstm convert IN OUT
     kerasish-lstm verify A [B]  two files, or a file and Keras, on the same random inputs
 
-Exit status: 0 done, or equal; 1 not equal within the bound; 2 a file or an argument that cannot be
-used.
+Exit status: 0 done, or equal; 1 not equal within the bound, or not everything was compared; 2 a
+file or an argument that cannot be used.
 """
 
 from __future__ import annotations

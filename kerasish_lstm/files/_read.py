@@ -140,7 +140,8 @@ def _zip(path: Path, given: Mapping[str, Any] | None) -> Iterator[KerasFile]:
                 f"{path.name} is a .keras file and holds its own config; pass no other."
             )
         told = given if bare else config
-        leaves = None if told is None else nodes(told, f"{path.name}: config.json")
+        by_groups = bare and given is None
+        leaves = None if by_groups else nodes(told, f"{path.name}: config.json")
         hdf5 = Hdf5(members["model.weights.h5"], path)
     with closing(hdf5):
         with damaged_if_it_fails(path):
