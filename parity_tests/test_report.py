@@ -563,7 +563,7 @@ def test_filters_filter(opened: Opened) -> None:
 def test_columns_sort_as_numbers(opened: Opened) -> None:
     head = opened.page.locator("#cases thead th", has_text="Ulps")
     head.click()
-    assert head.get_attribute("aria-sort") == "descending"
+    opened.page.wait_for_selector("#cases th[aria-sort='descending']:has-text('Ulps')")
     cells = opened.page.locator("#cases tbody tr td:nth-child(10)").all_inner_texts()
     values = [float(text) for text in cells]
     assert values == sorted(values, reverse=True)
