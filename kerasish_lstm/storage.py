@@ -28,8 +28,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import nn
 
 from ._configured import Device
@@ -118,6 +116,8 @@ def save_safetensors(
     metadata = {"format": "pt", "kerasish_lstm": _as_json(head, "the config", True)}
     if golden is not None:
         metadata["kerasish_lstm_golden"] = _as_json(golden, "golden")
+    from safetensors.torch import save
+
     data = save(tensors, metadata)
     if (length := int.from_bytes(data[:8], "little")) > _LONGEST_HEADER:
         raise ConfigError(
@@ -281,6 +281,8 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
+    from safetensors import SafetensorError, safe_open
+
     must_be_a_file(path)
     try:
         with safe_open(path, "pt") as file:

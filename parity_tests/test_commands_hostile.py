@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from kerasish_lstm import LSTM, save_safetensors
 
 from .hostile import LOADS, child, limit_memory, write_outside
-from .test_hostile import MAX_CPU, MAX_MIB, linux, run
+from .test_hostile import MAX_CPU, MAX_MIB, linux, outcomes
 
 pytest.importorskip("typer")
+safe_open = pytest.importorskip("safetensors").safe_open
+save_file = pytest.importorskip("safetensors.torch").save_file
 
 F, U = 2, 3
 Maker = Callable[[Path], Any]
@@ -284,20 +284,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     write_outside(folder)
     for name, (make, _) in TABLE.items():
         make(folder / name)
-    found: dict[str, dict[str, Any]] = {}
-    left = list(TABLE)
-    while left:
-        status, lines, said = run(
-            "parity_tests.test_commands_hostile", str(folder), *left, seconds=120
-        )
-        found |= {line["name"]: line for line in lines if "name" in line}
-        if status == 0:
-            break
-        started = [line["start"] for line in lines if "start" in line]
-        assert started, said
-        found[started[-1]] = {"died": f"exit status {status}: {said[-2000:]}"}
-        left = left[left.index(started[-1]) + 1 :]
-    return found
+    return outcomes(list(TABLE), "parity_tests.test_commands_hostile", str(folder))
 
 
 @linux

@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from kerasish_lstm import (
     ACTIVATIONS,
@@ -36,6 +34,7 @@ from kerasish_lstm.serialization import keras_class
 from . import config_side
 from .config_side import Made
 from .keras_live import KerasLive
+from .properties import given, settings, st
 
 F, U, V = 4, 3, 2
 CLOSE = 1e-12

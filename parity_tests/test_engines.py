@@ -9,14 +9,13 @@ import time
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kerasish_lstm import LSTM, _engines
 from kerasish_lstm.parity import assert_parity, oracle
 from kerasish_lstm.parity.bounds import FLOAT64, error
 
 from .cases import PRODUCT, Case
+from .properties import given, st
 from .runs import ours, truth
 from .test_masks import test_both_engines_equal_the_oracle as test_any_mask
 

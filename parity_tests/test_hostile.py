@@ -44,15 +44,12 @@ def run(*arguments: str, seconds: float) -> tuple[int, list[dict[str, Any]], str
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What came of each file of the table. One that ended the process is named in its own test."""
-    folder = tmp_path_factory.mktemp("hostile")
-    hostile.write(folder)
+def outcomes(names: list[str], *command: str) -> dict[str, dict[str, Any]]:
+    """What a child says of each file, and anew behind each that ends it."""
     found: dict[str, dict[str, Any]] = {}
-    left = list(TABLE)
+    left = names
     while left:
-        status, lines, said = run("parity_tests.hostile", "--load", str(folder), *left, seconds=120)
+        status, lines, said = run(*command, *left, seconds=120)
         found |= {line["name"]: line for line in lines if "name" in line}
         if status == 0:
             break
@@ -60,6 +57,15 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
         assert started, said
         found[started[-1]] = {"died": f"exit status {status}: {said[-2000:]}"}
         left = left[left.index(started[-1]) + 1 :]
+    return found
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What came of each file of the table. One that ended the process is named in its own test."""
+    folder = tmp_path_factory.mktemp("hostile")
+    hostile.write(folder)
+    found = outcomes(list(TABLE), "parity_tests.hostile", "--load", str(folder))
     assert not (folder / OUTSIDE / "RAN").exists(), "code of a file was run"
     assert not list(folder.rglob("RAN")) and not Path("/tmp/RAN").exists()
     assert not (ROOT / EVIL).exists(), "os.system was run"

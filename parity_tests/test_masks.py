@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from kerasish_lstm import LSTM
 from kerasish_lstm._masks import compact, last_output, spread
 from kerasish_lstm.parity import assert_parity, oracle
 
+from .properties import given, hnp, st
+
 SIZES = st.integers(1, 7)
 POISON = st.sampled_from([np.nan, np.inf, -np.inf, 1e300])
-settings.register_profile("suite", deadline=None, derandomize=True, max_examples=150)
-settings.load_profile("suite")
 
 
 @st.composite

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -164,3 +165,27 @@ def test_what_cannot_be_compared_is_said(keras: KerasLive) -> None:
     assert "ConfigError: assert_same_as_keras: a LSTM is no module of kerasish_lstm" in plain
     assert "ParityError" in states and "returns 3 tensors, Keras 1" in states
     assert "ParityError" in units and "shape (3, 7), expected (3, 5)" in units
+
+
+BARE = """
+import sys
+for name in ("safetensors", "typer", "rich", "hypothesis", "keras", "tf_keras", "tensorflow", "jax"):
+    sys.modules[name] = None
+import pytest
+raise SystemExit(pytest.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("parity_tests", "--collect-only"), ("parity_tests/test_goldens.py", "-k", "cpu and sizes")],
+    ids=["collected", "run"],
+)
+def test_the_suite_needs_torch_numpy_h5py_and_pytest_alone(arguments: tuple[str, ...]) -> None:
+    """On a GPU machine there may be nothing else."""
+    done = subprocess.run(
+        [sys.executable, "-c", BARE, "-qq", "-p", "no:cacheprovider", *arguments],
+        cwd=ROOT, env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr

@@ -15,10 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from kerasish_lstm import (
@@ -36,6 +32,12 @@ from kerasish_lstm.errors import ConfigError, FileFormatError, KerasishError, We
 from kerasish_lstm.lazy import LazyLSTMCell
 from kerasish_lstm.serialization import Writer
 from kerasish_lstm.storage import load_safetensors, safetensors_metadata, save_safetensors
+
+from .properties import HealthCheck, given, settings, st
+
+safe_open = pytest.importorskip("safetensors").safe_open
+of_torch = pytest.importorskip("safetensors.torch")
+load_file, save_file = of_torch.load_file, of_torch.save_file
 
 B, T, F, U = 3, 5, 4, 3
 

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from kerasish_lstm import LAYOUTS, LSTM, LSTMWeights, relayout
 from kerasish_lstm.errors import ConfigError, KerasishError, WeightMismatch
 from kerasish_lstm.parity import assert_parity, oracle
 from kerasish_lstm.parity.bounds import FLOAT64
+
+from .properties import given, settings, st
 
 F, U = 3, 5
 PAIRS = list(itertools.permutations(LAYOUTS, 2))
