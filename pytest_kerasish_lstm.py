@@ -19,7 +19,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from kerasish_lstm.parity import Comparison
 
-_PLUGIN = "kerasish_lstm_parity"
+_TEST = "kerasish_lstm"  # properties of a test, in JUnit's XML too
+_PROPERTY = "parity"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,7 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(_Run(config), _PLUGIN)
+    config.pluginmanager.register(_Run(config), "kerasish_lstm_parity")
 
 
 @pytest.fixture(params=["cpu", "cuda"])
@@ -57,13 +58,11 @@ def parity_device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     """Each device in turn. On CUDA, TF32 is off for the test: it rounds inputs to 10 bits."""
     import torch
 
-    run = cast(_Run, request.config.pluginmanager.get_plugin(_PLUGIN))
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device here")
-    run.ran.add(request.param)
     if request.param == "cpu":
         yield torch.device("cpu")
         return
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
     before = (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     yield torch.device("cuda")
@@ -79,14 +78,17 @@ def parity_tolerance(parity_device: torch.device) -> Callable[[torch.dtype | str
 
 
 class _Run:
-    """One run of pytest: on which devices tests ran, and what was measured in each."""
+    """One run of pytest: on which devices tests ran, and what was measured in each.
+
+    Both come with the tests' reports, which reach this process from others too (pytest-xdist).
+    """
 
     def __init__(self, config: pytest.Config) -> None:
         self.wanted: str = config.getoption("--parity-device")
         self.report: Path | None = config.getoption("--parity-report")
+        self.is_worker = hasattr(config, "workerinput")  # of pytest-xdist
         self.ran: set[str] = set()
         self.tests: dict[str, dict[str, Any]] = {}
-        self.made: list[Comparison] = []
         self.began = time.perf_counter()
 
     def pytest_collection_modifyitems(
@@ -99,41 +101,56 @@ class _Run:
         items[:] = [item for item in items if (_device_of(item) or "cpu") == self.wanted]
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
+    def pytest_runtest_call(self, item: pytest.Item) -> Any:
         if self.report is None:
             return (yield)
         from kerasish_lstm.parity import compare
 
-        self.made = []
-        self.tests[item.nodeid] = {
-            "id": item.nodeid,
-            "file": item.nodeid.partition("::")[0],
-            "device": _device_of(item),
-            "outcome": None,
-            "reason": None,
-            "seconds": 0.0,
-            "markers": sorted({marker.name for marker in item.iter_markers()}),
-            "comparisons": None,
-        }
-        compare.listeners.append(self.made.append)
+        made: list[Comparison] = []
+        listener = made.append
+        compare.listeners.append(listener)
         try:
             return (yield)
         finally:
-            compare.listeners.remove(self.made.append)
-            if self.made:
-                self.tests[item.nodeid]["comparisons"] = _summary(self.made)
+            compare.listeners.remove(listener)
+            if made:
+                item.user_properties.append((_PROPERTY, json.dumps(_summary(made))))
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        if self.report is None and self.wanted == "all":
+            return
+        own = {"device": _device_of(item), "markers": sorted({m.name for m in item.iter_markers()})}
+        item.user_properties.append((_TEST, json.dumps(own)))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        test = self.tests.get(report.nodeid)
-        if test is None:
-            return
+        told = dict(report.user_properties)
+        own = json.loads(str(told.get(_TEST, "{}")))
+        test = self.tests.setdefault(
+            report.nodeid,
+            {
+                "id": report.nodeid,
+                "file": report.nodeid.partition("::")[0],
+                "device": own.get("device"),
+                "outcome": None,
+                "reason": None,
+                "seconds": 0.0,
+                "markers": own.get("markers", []),
+                "comparisons": None,
+            },
+        )
         test["seconds"] += report.duration
+        if _PROPERTY in told:
+            test["comparisons"] = json.loads(str(told[_PROPERTY]))
         if report.when == "call" or (report.outcome != "passed" and test["outcome"] is None):
             failed_around = report.when != "call" and report.outcome == "failed"
             test["outcome"] = "error" if failed_around else report.outcome
             test["reason"] = _reason(report)
+        if report.when == "call" and report.outcome != "skipped":
+            self.ran.add(test["device"] or "")
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if self.is_worker or session.config.getoption("collectonly"):
+            return
         if self.wanted != "all" and self.wanted not in self.ran:
             print(
                 f"\n--parity-device {self.wanted}: not one {self.wanted.upper()} test ran; that is "

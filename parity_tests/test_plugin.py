@@ -73,8 +73,13 @@ def _installed() -> bool:
     return any(e.name == "pytest_kerasish_lstm" for e in entry_points(group="pytest11"))
 
 
-def test_the_report_has_every_test_with_what_was_measured(tmp_path: Path) -> None:
-    status, said = run(tmp_path, "--parity-report", "report.json", "--parity-device", "cpu")
+@pytest.mark.parametrize("processes", [0, 2])
+def test_the_report_has_every_test_with_what_was_measured(tmp_path: Path, processes: int) -> None:
+    several = ("-n", str(processes)) if processes else ()
+    if processes:
+        pytest.importorskip("xdist")
+    options = ("--parity-report", "report.json", "--parity-device", "cpu")
+    status, said = run(tmp_path, *options, *several)
     assert status == 1, said
     found = json.loads((tmp_path / "report.json").read_text())
     assert found["exit"] == 1 and found["seconds"] > 0
@@ -95,6 +100,19 @@ def test_the_report_has_every_test_with_what_was_measured(tmp_path: Path) -> Non
     assert (worst["what"], worst["dtype"], worst["bound"]) == ("mine", "float32", 2**-19)
     assert 0 <= worst["ulps"] < 16 and good["comparisons"]["count"] == 1
     assert bad["comparisons"]["worst"]["error"] == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_tests_that_ran_elsewhere_count(tmp_path: Path) -> None:
+    pytest.importorskip("xdist")
+    status, said = run(tmp_path, "-n", "2", "--parity-device", "cpu", "-k", "0.0 or without")
+    assert status == 0, said
+
+
+def test_without_an_option_a_run_is_as_without_the_plugin(tmp_path: Path) -> None:
+    run(tmp_path, "--junitxml", "junit.xml", "-k", "without")
+    assert "<property" not in (tmp_path / "junit.xml").read_text()
+    run(tmp_path, "--junitxml", "junit.xml", "-k", "0.0", "--parity-report", "report.json")
+    assert "mine" in (tmp_path / "junit.xml").read_text()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA tests would run here")
@@ -169,7 +187,7 @@ def test_what_cannot_be_compared_is_said(keras: KerasLive) -> None:
 
 BARE = """
 import sys
-for name in ("safetensors", "typer", "rich", "hypothesis", "keras", "tf_keras", "tensorflow", "jax"):
+for name in "safetensors typer rich hypothesis keras tf_keras tensorflow jax".split():
     sys.modules[name] = None
 import pytest
 raise SystemExit(pytest.main(sys.argv[1:]))
