@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import FileFormatError
-from ..files._open import ZIP_MAGIC, _Limited, damaged_if_it_fails
+from ..files._open import ZIP_MAGIC, LimitedZip, damaged_if_it_fails
 
 MAX_PICKLE_BYTES = 4 * 2**20
 MAX_OPCODES = 500_000  # a tensor takes 50
@@ -42,7 +42,7 @@ def check(path: Path) -> None:
 def _pickles(path: Path) -> list[bytes]:
     """The pickles of a zip, whose members are as torch writes them: stored, each in its place."""
     on_disk = path.stat().st_size
-    with _Limited(path) as file, zipfile.ZipFile(file) as archive:
+    with LimitedZip(path) as file, zipfile.ZipFile(file) as archive:
         file.limit = None
         members = archive.infolist()
         for member in members:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import h5py
 import numpy as np
@@ -101,19 +101,19 @@ class Matrix:
     shape: tuple[int, int]
     dtype: np.dtype
 
-    def open(self) -> BinaryIO:
+    def open(self) -> io.FileIO | io.BytesIO:
         """A handle of one thread's own for :meth:`rows`."""
         if isinstance(self.source, bytes):
             return io.BytesIO(self.source)
-        return self.source.open("rb", buffering=0)
+        return io.FileIO(self.source)
 
-    def rows(self, file: BinaryIO, start: int, into: np.ndarray) -> np.ndarray:
+    def rows(self, file: io.FileIO | io.BytesIO, start: int, into: np.ndarray) -> np.ndarray:
         """As many of the rows from start on as there are and fit in the block: a view of it."""
         block = into[: self.shape[0] - start]
         file.seek(self.offset + start * self.shape[1] * self.dtype.itemsize)
         left = block.data.cast("B")
         while left:
-            count = file.readinto(left)  # type: ignore[attr-defined]
+            count = file.readinto(left)
             if not count:
                 raise FileFormatError(f"{self.path.name} is cut off in a matrix {self.shape}.")
             left = left[count:]
@@ -582,7 +582,7 @@ def read_json(path: Path) -> Any:
         return parse_json(file.read(MAX_JSON_BYTES + 1), path.name)
 
 
-class _Limited(io.FileIO):
+class LimitedZip(io.FileIO):
     """A file that gives no zip directory of more than a few MiB: each entry becomes an object."""
 
     limit: int | None = MAX_ZIP_DIRECTORY_BYTES
@@ -603,7 +603,7 @@ def zip_members(path: Path, wanted: dict[str, int]) -> dict[str, bytes]:
     compressed otherwise than by deflate.
     """
     found = {}
-    with _Limited(path) as file, zipfile.ZipFile(file) as archive:
+    with LimitedZip(path) as file, zipfile.ZipFile(file) as archive:
         file.limit = None
         for name, limit in wanted.items():
             members = [m for m in archive.infolist() if m.filename == name]
