@@ -12,6 +12,7 @@ file or an argument that cannot be used.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from .commands._console import errors_end_it, escape
 from .commands._entry import convert, inspect, verify
 from .config import LSTMConfig
 from .convert import read_layers
-from .errors import FileFormatError, NotBuiltError
+from .errors import ConfigError, FileFormatError, NotBuiltError
 from .files import FileLayer
 from .lstm import LSTM
 from .parity import bounds, oracle
@@ -179,7 +180,8 @@ def _beside(name: str, stored: Any, batch: int, steps: int, seed: int) -> Compar
         truth = _named(run(in_float64(stored), x.astype(np.float64), None, _CPU))
     others = {"float64": truth}
     if has_keras():
-        others["live Keras"] = _live(layer, x)
+        with contextlib.suppress(ConfigError):  # verify says why Keras cannot be asked
+            others["live Keras"] = _live(layer, x)
     bound = bound_of(layer, x, None, _CPU)
     return Comparison(name, stored, x.shape, _run(layer, x), others, bound)
 
@@ -306,7 +308,8 @@ def _summary(console: Console, compared: list[Comparison]) -> None:
     table.add_column("layer", overflow="fold")
     table.add_column("parameters", justify="right")
     table.add_column("output")
-    for source in compared[0].others:
+    sources = list(dict.fromkeys(source for one in compared for source in one.others))
+    for source in sources:
         table.add_column(f"to {source}", justify="right")
     table.add_column("bound", justify="right")
     table.add_column()
@@ -315,7 +318,7 @@ def _summary(console: Console, compared: list[Comparison]) -> None:
             escape(one.name),
             str(one.layer.count_params()),
             str(one.results["output"].shape),
-            *(f"{one.difference(source):.1e}" for source in one.others),
+            *(f"{one.difference(s):.1e}" if s in one.others else "–" for s in sources),
             f"{one.bound:.1e}",
             "[bold green]equal[/]" if one.equal else "[bold red]DIFFERS[/]",
         )

@@ -108,6 +108,52 @@ _FLAGS = (
 )
 
 
+# Keras's layers that are activations, as what they are functions by name: with these arguments.
+_ACTIVATION_LAYERS: dict[str, dict[str, dict[str, Any]]] = {
+    "Activation": {},
+    "ELU": {"elu": {"alpha": 1.0}},
+    "LeakyReLU": {"leaky_relu": {"negative_slope": 0.2}},
+    "PReLU": {},
+    "ReLU": {
+        "relu": {"max_value": None, "negative_slope": 0.0, "threshold": 0.0},
+        "relu6": {"max_value": 6.0, "negative_slope": 0.0, "threshold": 0.0},
+    },
+    "Softmax": {"softmax": {"axis": -1}},
+    "ThresholdedReLU": {},
+}
+
+
+def _is_an_activation_layer(value: Any) -> bool:
+    known = isinstance(value, Mapping) and value.get("class_name") in _ACTIVATION_LAYERS
+    return known and _is_keras_s(value)
+
+
+def _is_keras_s(value: Mapping[str, Any]) -> bool:
+    """Whether a config's class is Keras's, as far as it says whose it is."""
+    root = str(value.get("module") or "keras").partition(".")[0]
+    return root in ("keras", "tf_keras", "tensorflow") and ">" not in str(
+        value.get("registered_name")
+    )
+
+
+def _of_an_activation_layer(value: Any) -> str | None:
+    """The name of the function that an activation layer's config is equal to, or None."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("config"), Mapping):
+        return None
+    if not _is_keras_s(value):
+        return None
+    config = value["config"]
+    if value.get("class_name") == "Activation":
+        inside = config.get("activation")
+        return inside if isinstance(inside, str) else None
+    for name, arguments in _ACTIVATION_LAYERS.get(str(value.get("class_name")), {}).items():
+        old = {"negative_slope": "alpha"}  # Keras 2's name
+        given = {k: config.get(k, config.get(old.get(k, k))) for k in arguments}
+        if given == arguments:
+            return name
+    return None
+
+
 @dataclasses.dataclass(frozen=True)
 class LSTMConfig:
     """The keywords of Keras 3.15's ``LSTM``, with their defaults.
@@ -283,13 +329,24 @@ class LSTMConfig:
             own = _OWN_FUNCTIONS.get(own) if isinstance(own, str) else None
             if own is not None:
                 values[field] = own
+                continue
+            of_a_layer = _of_an_activation_layer(value)
+            if of_a_layer is not None:
+                values[field] = value = of_a_layer
+            elif _is_an_activation_layer(value):
+                raise ConfigError(
+                    f"{label}: {field} is Keras's layer {value['class_name']} with "
+                    f"{value.get('config')!r}, which is none of kerasish_lstm.ACTIVATIONS. Build "
+                    "the LSTM with a callable on torch tensors that does the same, and give it the "
+                    "arrays by set_weights()."
+                )
             elif isinstance(value, Mapping):
                 raise ConfigError(
                     f"{label}: {field}={dict(value)!r} is code of the model's "
                     "author, which no file holds. Put a name of kerasish_lstm.ACTIVATIONS, or a "
                     "callable on torch tensors, in its place in the config and pass that config."
                 )
-            elif value == "hard_sigmoid" and generation < 3:
+            if value == "hard_sigmoid" and generation < 3:
                 values[field] = "hard_sigmoid_v2"
         for field, defaults in OBJECTS.items():
             if isinstance(values.get(field), Mapping):

@@ -18,6 +18,7 @@ import dataclasses
 import os
 import re
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -45,8 +46,9 @@ from .files._write import (
 )
 from .lstm import LSTM
 from .plain import from_torch
-from .serialization import Writer, keras_class, policy_of
+from .serialization import Writer, keras_class, policy_of, repeats_at_masked_steps
 from .stacked import StackedLSTM
+from .storage import MODULES
 from .time_distributed import TimeDistributed
 
 Format: TypeAlias = Literal["keras", "weights", "h5"]
@@ -56,7 +58,6 @@ Module: TypeAlias = (
 )
 _Written: TypeAlias = LSTM[Any] | Bidirectional | StackedLSTM | TimeDistributed
 
-_CLASSES = (LSTM, LSTMCell, Bidirectional, StackedLSTM, TimeDistributed)
 _SUFFIXES: dict[str, tuple[Format, ...]] = {  # the first is meant where none is named
     ".keras": ("keras",),
     ".weights.h5": ("weights",),
@@ -64,6 +65,7 @@ _SUFFIXES: dict[str, tuple[Format, ...]] = {  # the first is meant where none is
     ".hdf5": ("weights", "h5"),
 }
 _VERSIONS = {"keras": "3.15.1", "tf_keras": "2.21.0"}
+_HEADERS = 2**16  # bytes of a file beside its arrays, about
 _LONGEST_NAME = 255
 
 
@@ -139,7 +141,9 @@ def save_keras(
         model.check_halves()
         config = _functions_by_name(config)
     opaque = target != "tf_keras"
+    size = sum(w.numel() * max(4, w.element_size()) for w in model.weights())
     with replacing(path, overwrite) as temporary:
+        _must_have_room(temporary, (size + _HEADERS) * (2 if form == "keras" else 1))
         if form == "keras":
             assert config is not None
             saved = {
@@ -156,7 +160,7 @@ def save_keras(
 
 def _form(path: Path, format: Format | None) -> tuple[Format, bool]:
     """The format, and whether it is in the layout before Keras 3."""
-    suffix = next((s for s in _SUFFIXES if path.name.endswith(s)), None)
+    suffix = next((s for s in _SUFFIXES if path.name.lower().endswith(s)), None)
     known = ", ".join(_SUFFIXES)
     if suffix is None:
         raise ConfigError(f"save_keras: {path.name!r} ends in none of {known}.")
@@ -255,17 +259,17 @@ def _checked(module: Module, name: str | None) -> _Written:
             first = "Pass save_keras the result of from_torch(module, inference_only=True)"
             told = str(error).replace("Pass inference_only=True", first)
             raise ConfigError(f"save_keras: {told}") from error
-    if type(found) not in _CLASSES and not isinstance(found, _CLASSES):
+    if type(found) not in MODULES and not isinstance(found, MODULES):
         raise ConfigError(
             f"save_keras: a {type(module).__module__}.{label} is not one of "
-            f"{', '.join(kind.__name__ for kind in _CLASSES)} or a plain nn.LSTM."
+            f"{', '.join(kind.__name__ for kind in MODULES)} or a plain nn.LSTM."
         )
     if any(part.input_size == 0 for part in recurrent_parts(found)):
         raise ConfigError(
             f"save_keras: this {label} has not learnt its input size, so it has no weights. Call "
             "it once before."
         )
-    if type(found) not in _CLASSES:
+    if type(found) not in MODULES:
         raise ConfigError(
             f"save_keras: a {label} is a class of your own, which Keras does not know. Write a "
             "layer of its base class with its weights."
@@ -363,6 +367,11 @@ class _Model:
             for name, layer in self._ordered.items()
         ]
 
+    def weights(self) -> Iterator[Any]:
+        """Every parameter of its layers."""
+        for layer in self._ordered.values():
+            yield from layer.parameters()
+
     @property
     def _ordered(self) -> dict[str, _Written]:
         """Keras's order: by the distance from the outputs, and then as they were given."""
@@ -380,10 +389,11 @@ class _Model:
             ConfigError: something that the target has no word for.
         """
         inputs = [self._input(*one, batch_size, steps) for one in self._with_inputs()]
-        writer = Writer(self.target)
+        writer = Writer(self.target, later=True)
         written = dict[str, dict[str, Any]]()
         for name, layer in self._ordered.items():
             self._check(name, layer)
+            _say_what_differs(name, layer)
             try:
                 one = writer.wrapped(layer)
             except ConfigError as error:
@@ -418,11 +428,14 @@ class _Model:
                 f"save_keras: the layer {name!r} is a TimeDistributed over a stateful layer, "
                 "whose state tf_keras does not carry on. Write it for target='keras3'."
             )
-        if self.target == "tf_keras" and not re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.\\>-]*", name):
-            raise ConfigError(
+        if not re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.>-]*", name):
+            said = (
                 f"save_keras: TensorFlow takes no layer called {name!r}. Use letters, digits, '_', "
-                "'.' and '-', and begin with a letter or a digit."
+                "'.' and '-', and begin with a letter or a digit"
             )
+            if self.target == "tf_keras":
+                raise ConfigError(f"{said}.")
+            warnings.warn(f"{said}, unless Keras runs on another backend.", stacklevel=4)
 
     def check_halves(self) -> None:
         """Raises:
@@ -556,6 +569,30 @@ def _functions_by_name(config: Any) -> Any:
     if config.get("registered_name") == "function":
         return config["config"]
     return {key: _functions_by_name(value) for key, value in config.items()}
+
+
+def _say_what_differs(name: str, layer: _Written) -> None:
+    """A warning of a layer that no Keras of today has a config for."""
+    both = [m for m in layer.modules() if isinstance(m, Bidirectional)]
+    if any(map(repeats_at_masked_steps, both)):
+        warnings.warn(
+            f"save_keras: the layer {name!r} repeats outputs at masked steps, as a Bidirectional "
+            "did before Keras 2.4; the one that is written gives zeros there. Without a mask they "
+            "are equal.",
+            stacklevel=4,
+        )
+
+
+def _must_have_room(path: Path, size: int) -> None:
+    """Ask for the room before HDF5 does, which crashes where there is none.
+
+    Raises:
+        OSError: the disk is full, or a limit is in the way.
+    """
+    if hasattr(os, "posix_fallocate") and size:
+        with path.open("rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+            file.truncate(0)
 
 
 def _has_several_results(part: nn.Module) -> bool:

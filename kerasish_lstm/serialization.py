@@ -73,6 +73,11 @@ def get_config(module: nn.Module, target: Target = "keras") -> dict[str, Any]:
     return Writer(target).config(module)
 
 
+def repeats_at_masked_steps(module: Bidirectional) -> bool:
+    """Whether it does what Keras did before 2.4, where later ones give zeros."""
+    return module.forward_layer.config.zero_output_for_mask != module.return_sequences
+
+
 @dataclasses.dataclass(frozen=True)
 class Writer:
     """Writes configs for one Keras.
@@ -82,11 +87,14 @@ class Writer:
         beside: what no Keras has a word for is kept elsewhere, and is left out in silence.
         frozen: a layer around this one freezes it, so that its own flag of ``trainable`` is the one
             that it was built with.
+        later: a Bidirectional of Keras before 2.4 is written as one of later ones, which differ at
+            masked steps.
     """
 
     target: Target
     beside: bool = False
     frozen: bool = False
+    later: bool = False
 
     def config(self, module: nn.Module) -> dict[str, Any]:
         """Of any layer of the package."""
@@ -229,12 +237,11 @@ class Writer:
 
     def bidirectional(self, module: Bidirectional) -> dict[str, Any]:
         forward, backward = module.forward_layer, module.backward_layer
-        later = forward.config.zero_output_for_mask == forward.return_sequences
-        if not later and not self.beside:
+        if repeats_at_masked_steps(module) and not self.beside and not self.later:
             raise ConfigError(
                 f"{_label('Bidirectional', module.name)}: it repeats outputs at masked steps, as "
-                "Keras did before 2.4; later ones give zeros, whatever the config says. Read its "
-                "config with version='2.4' to have zeros here too."
+                "Keras did before 2.4; later ones give zeros, whatever the config says. Build one "
+                "by Bidirectional.from_config(config, version='2.4') to have zeros here too."
             )
         trainable, inside = self._inside([forward, backward])
         if not self._is_keras_3:

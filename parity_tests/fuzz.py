@@ -649,7 +649,10 @@ def ours(
             t[name] = torch.tensor(value.astype(walk.mask_dtype))
             continue
         if name.startswith("x") and f"mask{name[1:]}" in arrays:
-            value = np.where(arrays[f"mask{name[1:]}"][..., None], value, np.nan)  # noqa: PLW2901
+            t[name] = torch.tensor(
+                np.where(arrays[f"mask{name[1:]}"][..., None], value, np.nan), dtype=dtype
+            )
+            continue
         t[name] = torch.tensor(value, dtype=dtype)
     if walk.kind != "LSTMCell":
         module.reset_state()
@@ -676,9 +679,10 @@ def ours(
             found |= {f"{prefix}{n}": r for n, r in zip(walk.names(), results, strict=True)}
     if gradients:
         loss = sum((found[n] * t[f"d_{n}"]).sum() for n in walk.names())
-        slopes = torch.autograd.grad(loss, list(watched.values()), allow_unused=True)
-        for (name, tensor), slope in zip(watched.items(), slopes, strict=True):
-            slope = torch.zeros_like(tensor) if slope is None else slope  # noqa: PLW2901
+        slopes = torch.autograd.grad(
+            loss, list(watched.values()), allow_unused=True, materialize_grads=True
+        )
+        for name, slope in zip(watched, slopes, strict=True):
             found[name] = slope.t() if "weight" in name and slope.ndim == 2 else slope
     return {k: v.detach().double().numpy() for k, v in found.items()}
 

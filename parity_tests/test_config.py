@@ -1080,3 +1080,41 @@ def test_a_bidirectional_keeps_implementation_where_its_keras_does(
         assert [p.config.implementation for p in parts] == theirs, style
     assert theirs == [1, 1]
     assert both.get_config("tf_keras")["layer"]["config"]["implementation"] == 1
+
+
+@pytest.mark.parametrize(
+    ("entry", "name"),
+    [
+        ({"class_name": "ReLU", "config": {"max_value": None, "negative_slope": 0.0,
+                                           "threshold": 0.0}}, "relu"),
+        ({"class_name": "ReLU", "config": {"max_value": 6.0, "negative_slope": 0.0,
+                                           "threshold": 0.0}}, "relu6"),
+        ({"class_name": "LeakyReLU", "config": {"negative_slope": 0.2}}, "leaky_relu"),
+        ({"class_name": "LeakyReLU", "config": {"alpha": 0.2}}, "leaky_relu"),
+        ({"class_name": "ELU", "config": {"alpha": 1.0}}, "elu"),
+        ({"class_name": "Activation", "config": {"activation": "softsign"}}, "softsign"),
+        ({"class_name": "LeakyReLU", "config": {"negative_slope": 0.3}}, None),
+        ({"class_name": "PReLU", "config": {}}, None),
+    ],
+)  # fmt: skip
+def test_an_activation_that_is_a_layer_of_keras_s(entry: dict[str, Any], name: str | None) -> None:
+    config = {"units": 2, "activation": {"module": "keras.layers", **entry}}
+    if name is None:
+        with pytest.raises(ConfigError, match=f"activation is Keras's layer {entry['class_name']}"):
+            LSTM.from_config(config, input_size=3)
+    else:
+        assert LSTM.from_config(config, input_size=3).config.activation == name
+
+
+@pytest.mark.parametrize("own", [{"module": "mine"}, {"registered_name": "mine>ReLU"}])
+def test_an_author_s_class_of_that_name_is_the_author_s(own: dict[str, Any]) -> None:
+    full = {"max_value": None, "negative_slope": 0.0, "threshold": 0.0}
+    entry = {"class_name": "ReLU", "config": full, "module": "keras.layers", **own}
+    with pytest.raises(ConfigError, match="code of the model's author"):
+        LSTM.from_config({"units": 2, "activation": entry}, input_size=3)
+
+
+def test_an_old_activation_layer_s_hard_sigmoid_is_the_old_one() -> None:
+    entry = {"class_name": "Activation", "config": {"activation": "hard_sigmoid"}}
+    old = LSTM.from_config({"units": 2, "recurrent_activation": entry}, 3, version="2.15.0")
+    assert old.config.recurrent_activation == "hard_sigmoid_v2"

@@ -27,7 +27,7 @@ SKIPS = (
 )
 
 
-def test_of(identity: str, **changes: Any) -> dict[str, Any]:
+def told_of(identity: str, **changes: Any) -> dict[str, Any]:
     """A test as the plugin's report has it."""
     found = {
         "id": identity,
@@ -40,9 +40,6 @@ def test_of(identity: str, **changes: Any) -> dict[str, Any]:
         "comparisons": None,
     }
     return {**found, **changes}
-
-
-test_of.__test__ = False  # type: ignore[attr-defined]
 
 
 def made_up(count: int = 7000, *, keras: bool = True, failing: int = 0) -> dict[str, Any]:
@@ -79,7 +76,7 @@ def made_up(count: int = 7000, *, keras: bool = True, failing: int = 0) -> dict[
         ]
     tests = []
     for file, name, device, markers in kinds[:count]:
-        test = test_of(f"parity_tests/{file}::{name}", device=device, markers=markers)
+        test = told_of(f"parity_tests/{file}::{name}", device=device, markers=markers)
         test["seconds"] = chance.lognormvariate(-4, 1)
         tests.append(test)
         if device == "cuda" or (markers and not keras):
@@ -170,11 +167,11 @@ def test_every_test_is_of_one_leg_and_every_leg_has_tests() -> None:
         cwd=environment.ROOT, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     ids = [line for line in listed.splitlines() if "::" in line]
-    tests = [test_of(i, markers=m) for i in ids for m in ([], ["live"])]
+    tests = [told_of(i, markers=m) for i in ids for m in ([], ["live"])]
     assert len(ids) > 5000
     assert {legs.leg_of(test).name for test in tests} == {leg.name for leg in legs.LEGS}
     assert sorted(legs.SHOWN) == sorted(leg.name for leg in legs.LEGS)
-    elsewhere = test_of("../somewhere/test_parity.py::test_mine")
+    elsewhere = told_of("../somewhere/test_parity.py::test_mine")
     assert legs.leg_of(elsewhere).name == "rest"
 
 
@@ -198,7 +195,7 @@ def test_every_test_is_of_one_leg_and_every_leg_has_tests() -> None:
     ],
 )
 def test_legs(identity: str, markers: list[str], leg: str) -> None:
-    assert legs.leg_of(test_of(f"parity_tests/{identity}", markers=markers)).name == leg
+    assert legs.leg_of(told_of(f"parity_tests/{identity}", markers=markers)).name == leg
 
 
 def test_legs_count_by_device_and_say_why_tests_were_skipped() -> None:
@@ -234,7 +231,7 @@ def test_legs_count_by_device_and_say_why_tests_were_skipped() -> None:
 def test_the_verdict_and_the_exit_status(
     outcomes: list[str], status: int, verdict: str, exit_status: int
 ) -> None:
-    tests = [test_of(f"parity_tests/a.py::test_{n}", outcome=o) for n, o in enumerate(outcomes)]
+    tests = [told_of(f"parity_tests/a.py::test_{n}", outcome=o) for n, o in enumerate(outcomes)]
     found = one(*tests, status=status)
     assert found["verdict"] == verdict
     assert run.status_of(found) == exit_status
@@ -253,7 +250,7 @@ def test_mutants_are_told_from_both_files() -> None:
         (own("stack_", "suite", "weights from the top"), "failed", "the mutant lives"),
         ("meta/test_comparator.py::test_x", "passed", None),
     ]
-    tests = [test_of(f"parity_tests/{i}", outcome=o, reason=r) for i, o, r in made]
+    tests = [told_of(f"parity_tests/{i}", outcome=o, reason=r) for i, o, r in made]
     assert mutants.tried(tests) == [
         {"kind": "layer", "name": "h and c swapped", "suite": "killed", "goldens": "killed",
          "reasons": []},
@@ -269,7 +266,7 @@ def test_mutants_are_told_from_both_files() -> None:
 def test_infinities_get_through_json() -> None:
     worst = compared(1.0, 1e-12)
     worst["worst"] |= {"error": "infinite", "bound": float("inf"), "absolute": float("nan")}
-    found = one(test_of("parity_tests/a.py::test_a", outcome="failed", comparisons=worst))
+    found = one(told_of("parity_tests/a.py::test_a", outcome="failed", comparisons=worst))
     text = json.dumps(found, allow_nan=False)
     assert json.loads(text)["tests"][0]["comparisons"]["worst"]["absolute"] == "not a number"
     assert page.share_of(found["tests"][0]) == float("inf")
@@ -277,10 +274,10 @@ def test_infinities_get_through_json() -> None:
 
 def test_an_error_that_was_meant_to_be_refused_has_no_share() -> None:
     beyond = compared(1e-3, 1e-12)
-    assert page.share_of(test_of("a", comparisons=beyond)) is None
-    assert page.share_of(test_of("a", comparisons=beyond, outcome="failed")) == pytest.approx(1e9)
-    assert page.share_of(test_of("a", comparisons=compared(0.0, 0.0))) == 0
-    assert page.share_of(test_of("a", comparisons=compared(1e-9, 0.0), outcome="failed")) == (
+    assert page.share_of(told_of("a", comparisons=beyond)) is None
+    assert page.share_of(told_of("a", comparisons=beyond, outcome="failed")) == pytest.approx(1e9)
+    assert page.share_of(told_of("a", comparisons=compared(0.0, 0.0))) == 0
+    assert page.share_of(told_of("a", comparisons=compared(1e-9, 0.0), outcome="failed")) == (
         float("inf")
     )
 
@@ -339,7 +336,7 @@ def test_another_file_is_refused(tmp_path: Path, libraries: None, text: str) -> 
         (made_up(300, failing=3), "Not equal"),
         ({"tests": [], "seconds": 0.0, "exit": 4}, "Nothing ran"),
         (
-            {"tests": [test_of("parity_tests/a.py::test_a")], "seconds": 1.0, "exit": 2},
+            {"tests": [told_of("parity_tests/a.py::test_a")], "seconds": 1.0, "exit": 2},
             "Broken off",
         ),
     ],
@@ -369,9 +366,9 @@ def test_a_part_of_the_suite_is_called_one(
 
 
 def test_a_hostile_id_is_text(libraries: None) -> None:
-    hostile = test_of(HOSTILE, outcome="failed", reason="</script><b id=hostile>")
-    mutant = test_of("parity_tests/meta/test_mutants.py::test_the_suite_kills[<b id=hostile>]")
-    skipped = test_of("parity_tests/a.py::test_b", outcome="skipped", reason="<b id=hostile>")
+    hostile = told_of(HOSTILE, outcome="failed", reason="</script><b id=hostile>")
+    mutant = told_of("parity_tests/meta/test_mutants.py::test_the_suite_kills[<b id=hostile>]")
+    skipped = told_of("parity_tests/a.py::test_b", outcome="skipped", reason="<b id=hostile>")
     html = page.rendered(one(hostile, mutant, skipped, status=1))
     assert "<b id=hostile>" not in html
     assert html.count("&lt;b id=hostile&gt;") >= 4
@@ -381,7 +378,7 @@ def test_without_the_libraries_the_page_is_for_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(page, "missing", lambda: ["jinja2", "itables"])
-    lines = run.summary(one(test_of("parity_tests/a.py::test_a")), tmp_path, page.missing())
+    lines = run.summary(one(told_of("parity_tests/a.py::test_a")), tmp_path, page.missing())
     assert lines[-1] == (
         "No page: jinja2 and itables not installed here. Where they are, "
         f"'python -m parity_tests --render {tmp_path / 'parity.json'}' makes it."
@@ -479,7 +476,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     if lacking:
         pytest.skip(f"the page: {' and '.join(lacking)} not installed")
     made = made_up(failing=2)
-    made["tests"].append(test_of(HOSTILE, outcome="error", reason="</script><b id=hostile>"))
+    made["tests"].append(told_of(HOSTILE, outcome="error", reason="</script><b id=hostile>"))
     file = tmp_path_factory.mktemp("page") / "parity.html"
     file.write_text(page.rendered(report_of(made, curves=drawn())))
     assert file.stat().st_size < 8e6

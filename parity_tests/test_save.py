@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import os
+import subprocess
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -29,6 +31,7 @@ from kerasish_lstm import (
 )
 from kerasish_lstm.errors import ConfigError
 from kerasish_lstm.files import _write
+from kerasish_lstm.parity import assert_parity
 from kerasish_lstm.saving import save_keras
 
 from .keras_live import KerasLive
@@ -525,3 +528,61 @@ def test_nothing_of_the_module_is_changed(tmp_path: Path) -> None:
     assert cell.name is None and stack.layers[0].name is None
     for key, value in stack.state_dict().items():
         assert torch.equal(value, states[key])
+
+
+def test_an_old_bidirectional_is_saved_with_a_warning(tmp_path: Path) -> None:
+    """Those of Keras before 2.4 repeat outputs at masked steps; without a mask they are equal."""
+    layers = load_keras(Path(__file__).parent / "fixtures" / "keras-2.2.4" / "bidirectional.h5")
+    with pytest.warns(UserWarning, match="repeats outputs at masked steps"):
+        save_keras(layers, tmp_path / "m.keras")
+    again = load_keras(tmp_path / "m.keras")
+    repeating = [n for n, m in layers.items() if m.return_sequences]
+    for name in repeating:
+        x = torch.rand(2, 7, layers[name].input_size)
+        mask = torch.arange(7) < torch.tensor([[7], [3]])
+        assert_parity(again[name](x), layers[name](x).detach(), bound=1e-6)
+        zeros = again[name](x, mask=mask)[1, 3:]
+        assert not zeros.any() and layers[name](x, mask=mask)[1, 3:].any()
+    assert repeating
+
+
+def test_a_name_that_tensorflow_refuses_is_said(tmp_path: Path) -> None:
+    layer: LSTM = LSTM(3, 4)
+    for name in ("a b", "é", "x:0", "a\\b"):
+        with pytest.warns(UserWarning, match="TensorFlow takes no layer called"):
+            save_keras({name: layer}, tmp_path / "m.keras", overwrite=True)
+        with pytest.raises(ConfigError, match="TensorFlow takes no layer called"):
+            save_keras({name: layer}, tmp_path / "t.keras", target="tf_keras")
+
+
+@pytest.mark.parametrize("name", ["M.KERAS", "m.Weights.H5", "m.HDF5"])
+def test_a_suffix_may_be_of_large_letters(tmp_path: Path, name: str) -> None:
+    layer: LSTM = LSTM(3, 4)
+    save_keras({"mine": layer}, tmp_path / name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (again,) = load_keras(tmp_path / name).values()
+    assert all(map(np.array_equal, again.get_weights(), layer.get_weights()))
+
+
+NO_ROOM = """
+import resource, sys
+from kerasish_lstm import LSTM, save_keras
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+try:
+    save_keras(LSTM(200, 200), sys.argv[1], overwrite=True)
+except OSError as error:
+    print("refused", error.errno)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="room cannot be asked for here")
+@pytest.mark.parametrize("name", ["m.keras", "m.weights.h5", "m.h5"])
+def test_a_full_disk_is_an_error_and_no_crash(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    save_keras(LSTM(3, 4), path)
+    before = path.read_bytes()
+    command = [sys.executable, "-c", NO_ROOM, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()[:1]) == (0, ["refused"]), done.stderr
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [name]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 from ..convert import read_layers
 from ..errors import ConfigError, FileFormatError, KerasishError
 from ..files import FileLayer
-from ..files._write import replacing
 from ..saving import KerasTarget, save_keras
 from ..storage import (
     Module,
@@ -156,8 +154,9 @@ def write_file(
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists")
     if suffix in KERAS:
-        _write_keras(
-            modules, path, overwrite, target=target, batch_size=batch_size, steps=steps
+        save_keras(
+            dict(modules), path,
+            target=target, overwrite=overwrite, batch_size=batch_size, steps=steps,
         )  # fmt: skip
         return None
     if suffix in SAFETENSORS:
@@ -167,21 +166,6 @@ def write_file(
     data, lost = write_state_dict(modules, path)
     write_atomically(path, data)
     return lost
-
-
-def _write_keras(
-    modules: Mapping[str, Module], path: Path, overwrite: bool, **options: Any
-) -> None:
-    """With a suffix of small letters beside its place, since Keras's own are such."""
-    name = path.name.lower()
-    suffix = ".weights.h5" if name.endswith(".weights.h5") else path.suffix.lower()
-    if path.name.endswith(suffix):
-        save_keras(dict(modules), path, overwrite=overwrite, **options)
-        return
-    with replacing(path, overwrite) as temporary:
-        written = temporary.with_name(temporary.name + suffix)
-        save_keras(dict(modules), written, **options)
-        os.replace(written, temporary)
 
 
 def provenance_of(source: Source) -> dict[str, Any]:

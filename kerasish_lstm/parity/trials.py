@@ -166,7 +166,7 @@ def bound_of(module: Module, x: np.ndarray, mask: np.ndarray | None, device: tor
     copies in float64 whose weights and inputs are half an ulp of the module's dtype away.
     """
     dtypes = [part.compute_dtype for part in recurrent_parts(module)]
-    half_ulp = max(float(torch.finfo(d).eps) for d in (*dtypes,)) / 2
+    half_ulp = max(float(torch.finfo(d).eps) for d in dtypes) / 2
     half_ulp = max(half_ulp, float(np.finfo(np.float32).eps) / 2)  # what is recorded is float32
     rng = np.random.default_rng(0)
     cpu = torch.device("cpu")
@@ -181,7 +181,8 @@ def bound_of(module: Module, x: np.ndarray, mask: np.ndarray | None, device: tor
         nudged = x * (1 + rng.choice([-half_ulp, half_ulp], x.shape))
         results = run(near, nudged, mask, cpu)
         moved = max([moved, *(bounds.error(r, t) for r, t in zip(results, truth, strict=True))])
-    least = bounds.CUDA_FLOAT32 if device.type == "cuda" else 0.0
+    single = any(d != torch.float64 for d in dtypes)
+    least = bounds.CUDA_FLOAT32 if device.type == "cuda" and single else 0.0
     return max(10 * moved + 8 * half_ulp, least)
 
 

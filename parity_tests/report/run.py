@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 import shlex
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from kerasish_lstm.storage import write_atomically
 
 from . import curves, environment, legs, mutants, page
 
@@ -49,10 +49,10 @@ def report(
             junit.replace(folder / junit.name)
     asked = {"device": device, "expression": expression, "paths": paths or []}
     found = assembled(measured, asked, status=done.returncode, drawn=drawn, command=command)
-    _replace(folder / "parity.json", json.dumps(found, indent=1, allow_nan=False))
+    write_atomically(folder / "parity.json", json.dumps(found, indent=1, allow_nan=False).encode())
     lacking = page.missing()
     if not lacking:
-        _replace(folder / "parity.html", page.rendered(found))
+        write_atomically(folder / "parity.html", page.rendered(found).encode())
     print("\n".join(summary(found, folder, lacking)))
     return status_of(found)
 
@@ -161,20 +161,6 @@ def render(source: Path, target: Path | None) -> Path:
     ):
         raise SystemExit(f"--render: {source} is no {FORMAT}, version {VERSION}.")
     target = source.with_suffix(".html") if target is None else target
-    _replace(target, page.rendered(found))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(target, page.rendered(found).encode())
     return target
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write the file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
