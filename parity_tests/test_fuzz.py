@@ -12,7 +12,7 @@ import pytest
 from kerasish_lstm import lstm
 
 from . import fuzz
-from .fuzz import VALUES, Walk, drawn, parsed, settled, walked
+from .fuzz import VALUES, Walk, drawn, judges, parsed, settled, walked
 from .keras_live import KerasLive
 from .meta import test_mutants as mutants
 
@@ -168,7 +168,7 @@ def test_what_raises_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("planted")
 
-    monkeypatch.setattr(fuzz, "build", broken)
+    monkeypatch.setattr(judges, "build", broken)
     (failure,) = fuzz.judged(Walk()).failures()
     assert failure.judge == "raises" and failure.what.startswith("RuntimeError: planted (")
 
