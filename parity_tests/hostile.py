@@ -730,7 +730,7 @@ TABLE: dict[str, tuple[Maker, type[Exception] | str, str]] = {
     ),
     # Code
     "os.system.keras": (config_is(sequential(SYSTEM)), K, "an LSTM's arrays there"),
-    "the model is os.system.keras": (config_is(SYSTEM), LOADS, ""),
+    "the model is os.system.keras": (config_is(SYSTEM), E, "'system'"),
     "an own class.keras": (config_is(sequential(IMPORT)), K, "Evil|arrays"),
     "an own class called LSTM.keras": (
         config_is(sequential(TRICK)), K, "code of the model's author"

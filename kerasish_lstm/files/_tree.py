@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,11 +110,15 @@ class Node:
 
 
 def is_authors_own(config: Any) -> bool:
-    """Whether it is the config of a model that is code of its author's, and lists no layers."""
+    """Whether it is the config of a model that is code of its author's, and lists no layers.
+
+    What stands in Python's own library is no model, whatever a file says.
+    """
     if not isinstance(config, Mapping) or not isinstance(config.get("class_name"), str):
         return False
     known = config["class_name"] in (*MODELS, *LAYERS)
-    return not known and not _is_functional(config.get("config"))
+    is_pythons = str(config.get("module")).partition(".")[0] in sys.stdlib_module_names
+    return not known and not is_pythons and not _is_functional(config.get("config"))
 
 
 def nodes(config: Any, what: str) -> list[Node]:
