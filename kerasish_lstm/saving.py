@@ -15,6 +15,7 @@ Sources: the files of Keras 3.15.1 and tf_keras 2.21.
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import time
@@ -101,7 +102,7 @@ def save_keras(
     becomes "_". An LSTMCell is written as an RNN over it.
 
     Each Keras has one ``hard_sigmoid``. A whole model with that of the other generation loads after
-    :func:`register_keras_objects` has been called in the process that loads it.
+    :func:`register_keras_objects` has been called in the process that loads it; a warning says so.
 
     In ``.h5`` the weights of what is frozen inside a layer come last, as Keras wants them: a model
     that loads them alone must have the same parts frozen. A bfloat16 layer is written with zeros in
@@ -137,6 +138,7 @@ def save_keras(
         config, weightless = None, list[str]()
     else:
         config, weightless = model.config(batch_size, steps), model.input_names
+        _say_what_to_register(path, config, model.target)
     if is_old and target == "tf_keras":
         model.check_halves()
         config = _functions_by_name(config)
@@ -569,6 +571,19 @@ def _functions_by_name(config: Any) -> Any:
     if config.get("registered_name") == "function":
         return config["config"]
     return {key: _functions_by_name(value) for key, value in config.items()}
+
+
+def _say_what_to_register(path: Path, config: Any, target: str) -> None:
+    """A warning of a model that names a function of this package's, which its Keras lacks."""
+    if '"kerasish_lstm>' not in json.dumps(config):
+        return
+    backend = "" if target == "keras" else f'"{target}"'
+    warnings.warn(
+        f"save_keras: {path.name} has the hard_sigmoid of the other Keras. Before load_model run\n"
+        "    from kerasish_lstm import register_keras_objects\n"
+        f"    register_keras_objects({backend})",
+        stacklevel=3,
+    )
 
 
 def _say_what_differs(name: str, layer: _Written) -> None:

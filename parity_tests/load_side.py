@@ -193,12 +193,23 @@ def make(folder: str, library: str) -> dict[str, Answers]:
 
 
 def shared(folder: str, library: str) -> Answers:
-    """One LSTM and one Bidirectional, each in two models of one; Keras stores them once."""
+    """Two LSTMs and a Bidirectional, each in two models of one, which Keras stores once.
+
+    Of both the last two layers are their own. Keras 3 counts those before; tf_keras does not.
+    """
     k = importlib.import_module(library)
     ls = k.layers
-    lstm, both = ls.LSTM(3, return_sequences=True, name="one"), ls.Bidirectional(ls.LSTM(2))
+    lstm, again = (ls.LSTM(3, return_sequences=True, name=name) for name in ("one", "two"))
+    both = ls.Bidirectional(ls.LSTM(2, return_sequences=True))
     parts = [
-        k.Sequential([ls.Input((STEPS, FEATURES)), *more, lstm, both], name=name)
+        k.Sequential(
+            [
+                *(ls.Input((STEPS, FEATURES)), *more, lstm, both, again),
+                ls.LSTM(3, return_sequences=True, name=f"{name}_three"),
+                ls.LSTM(3, name=f"{name}_four"),
+            ],
+            name=name,
+        )
         for name, more in (("left", [ls.Dense(FEATURES)]), ("right", []))
     ]
     x = ls.Input((STEPS, FEATURES))

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
@@ -203,7 +202,7 @@ def convert(
                 batch_size=batch_size,
                 steps=steps,
             )
-        _warn(console, [str(one.message) for one in caught], lost, target_file, target)
+        _warn(console, [*(str(one.message) for one in caught), *([lost] if lost else [])])
     out = Console(highlight=False)
     listed = ", ".join(modules)
     out.print(
@@ -247,27 +246,10 @@ def _at_a_layer(console: Console, what: str) -> Iterator[Callable[[str], None]]:
         yield lambda name: status.update(f"{what} {escape(name)}")
 
 
-def _warn(console: Console, said: list[str], lost: str | None, path: Path, target: Target) -> None:
-    """Each warning once, and what is to be done before Keras can load the file."""
-    needs = _needs_objects(path) and not any("register_keras_objects" in text for text in said)
-    if needs:
-        backend = '"tf_keras"' if target is Target.tf_keras else ""
-        said = [
-            *said,
-            f"{path.name} has the hard_sigmoid of the other Keras. Before load_model run\n"
-            "    from kerasish_lstm import register_keras_objects\n"
-            f"    register_keras_objects({backend})",
-        ]
-    for text in dict.fromkeys([*said, *([lost] if lost else [])]):
+def _warn(console: Console, said: list[str]) -> None:
+    """Each warning once."""
+    for text in dict.fromkeys(said):
         console.print(f"[yellow]warning:[/] {escape(text)}")
-
-
-def _needs_objects(path: Path) -> bool:
-    """Whether a written model names a function of this package's."""
-    if path.suffix.lower() != ".keras":
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return b"kerasish_lstm>" in archive.read("config.json")
 
 
 def _say_unasked(console: Console, reasons: Mapping[str, str], layers: int) -> None:

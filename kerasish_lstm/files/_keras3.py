@@ -10,18 +10,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..errors import FileFormatError, KerasishError
 from ._arrays import is_cudnn, lstm_units
 from ._layers import bare, checked, whole
 from ._open import Hdf5
-from ._tree import FileLayer, Node, hidden, left_out, not_alone
+from ._tree import FileLayer, Node, hidden, left_out, not_alone, numbered, snake_case
 
 
 def read_layers(file: Hdf5, nodes: list[Node], version: str) -> list[FileLayer]:
     """The layers of a config, with the weights of those that this package builds."""
     layers = []
+    nodes = _as_counted(file, nodes)
     owners = _Owners(file, nodes)
     for node in nodes:
         cells = node.cells
@@ -51,6 +53,36 @@ def read_layers(file: Hdf5, nodes: list[Node], version: str) -> list[FileLayer]:
         if not any("/".join(parts[: end + 1]) in told for end in range(len(parts))):
             layers.append(hidden(name))
     return layers
+
+
+def _as_counted(file: Hdf5, nodes: list[Node]) -> list[Node]:
+    """The nodes with the groups that the file has, where tf_keras has left shared layers out.
+
+    A layer that has been written with another model before has no group. Keras 3 counts it all the
+    same; tf_keras does not. Which of the two a file does, the numbers of its groups say.
+    """
+    rooms: dict[tuple[str, str], list[int]] = {}  # by group of the model and class of the layer
+    for index, node in enumerate(nodes):
+        room = _group_of(file, node).rpartition("/")[0]
+        rooms.setdefault((room, snake_case(node.kind)), []).append(index)
+    counted, seen = list(nodes), set[str]()
+    for (room, kind), members in rooms.items():
+        written = _groups_of_class(file, room, kind)
+        first = [i for i in members if _itself(nodes[i]) not in seen]
+        seen.update(_itself(nodes[i]) for i in first)
+        counts: dict[str, int] = {}
+        mine = {i: numbered(kind, counts) for i in first}
+        if written == set(mine.values()) != {nodes[i].group for i in first}:
+            for index in (*first, *(i for i in members if i not in mine)):
+                name = mine.get(index) or numbered(kind, counts)  # the latter has no group
+                counted[index] = replace(nodes[index], group=name)
+    return counted
+
+
+def _groups_of_class(file: Hdf5, room: str, kind: str) -> set[str]:
+    """The groups that a model has for layers of a class: ``lstm``, ``lstm_1``, ..."""
+    own = re.compile(rf"{re.escape(kind)}(_\d+)?")
+    return {group for group in file.children(room) if own.fullmatch(group)}
 
 
 class _Owners:
