@@ -55,6 +55,7 @@ LEGS = (
             "test_plugin.py",
             "test_fuzz.py",
             "test_report.py",
+            "test_workflows.py",
             "test_benchmarks.py",
         ),
     ),
@@ -126,8 +127,8 @@ LEGS = (
     Leg(
         "precision",
         "Precisions and engines",
-        "16 bits and mixed policies stay as near the truth as Keras; both engines say the same.",
-        ("test_precision.py", "test_engines.py"),
+        "16 bits and mixed policies stay as near the truth as Keras; all engines say the same.",
+        ("test_precision.py", "test_engines.py", "test_native.py", "test_cuda.py"),
     ),
     Leg(
         "hostile",
