@@ -3,6 +3,7 @@
 from . import activations, constraints, errors, initializers, regularizers
 from ._dropout import DropoutMasks
 from ._engines import LSTMState
+from ._native import native_engine, native_status
 from .activations import ACTIVATIONS
 from .bidirectional import MERGES, Bidirectional
 from .cell import LSTMCell
@@ -51,6 +52,8 @@ __all__ = [
     "keras_adam",
     "load_keras",
     "load_safetensors",
+    "native_engine",
+    "native_status",
     "register_keras_objects",
     "regularization_loss",
     "regularizers",

@@ -87,6 +87,32 @@ def why_not_fused(config: LSTMConfig, dropout: DropoutPlan) -> str | None:
     return None
 
 
+NATIVE_ACTIVATIONS = (
+    "linear",
+    "tanh",
+    "sigmoid",
+    "relu",
+    "softsign",
+    "hard_sigmoid",
+    "hard_sigmoid_v2",
+)  # in the order of their numbers in native/lstm.h
+
+
+def why_not_native(config: LSTMConfig) -> str | None:
+    """Why the native engine does not compute this layer, or None where it does, on a CPU.
+
+    Wherever it can it is chosen: at no size that was measured was another one faster.
+    """
+    if config.use_cudnn != "auto":
+        return f"use_cudnn={config.use_cudnn}"
+    for keyword in ("activation", "recurrent_activation"):
+        value = getattr(config, keyword)
+        if not isinstance(value, str) or value not in NATIVE_ACTIVATIONS:
+            name = value if isinstance(value, str) else getattr(value, "__name__", repr(value))
+            return f"{keyword} is {name}, the native engine has {', '.join(NATIVE_ACTIVATIONS)}"
+    return None
+
+
 def lstm_step(
     z_x: Tensor,
     state: LSTMState,

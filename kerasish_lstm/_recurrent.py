@@ -18,9 +18,10 @@ from torch.utils.hooks import RemovableHandle
 from . import activations, constraints, initializers, regularizers
 from ._configured import Configured, Device, DType, plain_dtype
 from ._dropout import NO_DROPOUT, NO_PLAN, DropoutMasks, DropoutPlan, on_input, prepared
-from ._engines import CastLSTM, LSTMState, TorchLSTM, fused, scan, why_not_fused
+from ._engines import CastLSTM, LSTMState, TorchLSTM, fused, scan, why_not_fused, why_not_native
 from ._inputs import as_arrays
 from ._losses import WithLosses
+from ._native import Pack, Recurrence, native, why_not_call, why_not_library
 from .config import LSTMConfig
 from .errors import ConfigError, InputError, WeightMismatch
 from .weights import LSTMWeights, relayout
@@ -111,6 +112,7 @@ class Recurrent(Configured, WithLosses):
         self._recurrent_activation = activations.function(self.config.recurrent_activation)
         self._planned: tuple[LSTMConfig | None, DropoutPlan] = (None, NO_PLAN)
         self._generator: torch.Generator | None = None
+        self._pack = Pack()
         self._learn_hook: RemovableHandle | None = None  # of a lazy one
         self.register_load_state_dict_pre_hook(_take_plain_keys)  # type: ignore[no-untyped-call]
         self.lstm.register_load_state_dict_pre_hook(_fold_biases)  # type: ignore[no-untyped-call]
@@ -415,6 +417,47 @@ class Recurrent(Configured, WithLosses):
         training = self.training if training is None else training
         return why_not_fused(self.config, self._plan if training else NO_PLAN)
 
+    def why_not_native(self, training: bool | None = None) -> str | None:
+        """Why the native engine cannot compute this layer, or None where it does, on a CPU.
+
+        Of one call it may still be kept: on another device, in 16 bits, or within a transform,
+        a mode or a compiler of torch; then the fused or the scan engine computes it.
+        """
+        del training  # it has every kind of dropout
+        return why_not_native(self.config) or why_not_library()
+
+    def _natively(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        state: LSTMState | None,
+        dropout: DropoutMasks,
+        *,
+        reverse: bool,
+        sequences: bool,
+        lstm: TorchLSTM | None = None,
+    ) -> tuple[Tensor | None, LSTMState] | None:
+        """The recurrence by the native engine (see its arguments), or None where it cannot."""
+        names = (self.config.activation, self.config.recurrent_activation)
+        functions = (self._activation, self._recurrent_activation)
+        call = Recurrence(mask, reverse, sequences, cast(Any, names), functions, dropout)
+        run = self._run_apart if torch.compiler.is_compiling() else self._run_natively
+        return run(lstm, x, state, call)
+
+    def _run_natively(
+        self, lstm: TorchLSTM | None, x: Tensor, state: LSTMState | None, call: Recurrence
+    ) -> tuple[Tensor | None, LSTMState] | None:
+        if self.why_not_native() is not None:
+            return None
+        lstm = self._for_engine() if lstm is None else lstm
+        weights = (lstm.weight_ih_l0, lstm.weight_hh_l0)
+        if why_not_call(x, *weights, *(state or ()), *call.dropout) is not None:
+            return None
+        return native(lstm, self._pack, x, state, call)
+
+    # torch.compile leaves it out of its graphs, as it does nn.LSTM.
+    _run_apart = torch.compiler.disable(_run_natively)  # type: ignore[no-untyped-call]
+
     @property
     def _plan(self) -> DropoutPlan:
         """Which dropout masks it needs in training."""
@@ -436,6 +479,13 @@ class Recurrent(Configured, WithLosses):
     ) -> tuple[Tensor, LSTMState]:
         """The recurrence over x (B, T, F), on the engine that can."""
         lstm = self._for_engine() if lstm is None else lstm
+        mask = None
+        if lengths is not None:
+            mask = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
+        found = self._natively(x, mask, state, dropout, reverse=False, sequences=True, lstm=lstm)
+        if found is not None:
+            assert found[0] is not None
+            return found[0], found[1]
         if self.why_not_fused(training) is None:
             return fused(lstm, x, state, lengths, final_state)
         functions = self._activation, self._recurrent_activation

@@ -20,6 +20,7 @@ from ._inputs import (
     check_features,
 )
 from ._masks import compact, last_output, spread
+from ._native import DTYPES
 from ._options import LSTMOptions
 from ._recurrent import Recurrent
 from ._state import Stateful
@@ -68,8 +69,9 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
             the order of processing, as in Keras.
         stateful: begin each call with the state in which the last one ended.
         zero_output_for_mask: outputs at masked steps are 0 instead of the previous output.
-        use_cudnn: ``"auto"`` picks the engine; True raises where the fused one cannot run
-            (on a CPU too); False never runs ``nn.LSTM``.
+        use_cudnn: ``"auto"`` picks the engine: native, or else fused, or else scan. True asks for
+            the fused one, ``nn.LSTM``'s kernels, on a CPU too, and raises where it cannot run.
+            False asks for scan, the loop of torch's operators.
         unroll: accepted, and without effect on any number (but see ``dropout_style``).
         implementation: 1 gives each gate an input dropout mask of its own; else without effect.
         name, trainable: as in Keras; not trainable means ``requires_grad=False``.
@@ -239,11 +241,14 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
 
     @property
     def engine(self) -> str:
-        """The engine that would run now: ``"fused"`` or ``"scan"``."""
+        """The engine that would run now: ``"native"``, ``"fused"`` or ``"scan"``."""
+        on_cpu = self.lstm.weight_hh_l0.device.type == "cpu"
+        if on_cpu and self.compute_dtype in DTYPES and self.why_not_native() is None:
+            return "native"
         return "fused" if self.why_not_fused() is None else "scan"
 
     def extra_repr(self) -> str:
-        reason = self.why_not_fused()
+        reason = self.why_not_fused() if self.engine == "scan" else None
         engine = f"engine={self.engine}" + (f" ({reason})" if reason else "")
         return f"{super().extra_repr()}, {engine}"
 
@@ -317,22 +322,17 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
         steps = as_mask(mask, x, self._describe)
         state = self._begin(x, initial_state)
         x, dropout = self._dropout(x, dropout_masks, training)
-        if config.go_backwards:
-            x = x.flip(1)
-            steps = None if steps is None else steps.flip(1)
-
-        lengths = None
-        if steps is not None:
-            x, lengths = compact(x, steps)
-        final_state = config.return_state or config.stateful
-        y, end = self._recur(x, state, lengths, final_state, dropout, training)
-
-        if steps is None:
-            output = y if config.return_sequences else y[:, -1]
-        elif config.return_sequences:
-            output = spread(y, steps, config.zero_output_for_mask)
+        sequences, reverse = config.return_sequences, config.go_backwards
+        found = self._natively(x, steps, state, dropout, reverse=reverse, sequences=sequences)
+        if steps is not None and reverse:
+            steps = steps.flip(1)
+        if found is not None:
+            y, end = found
+            output = self._shown(end.h if y is None else y, steps, state)
         else:
-            output = last_output(y, steps, config.zero_output_for_mask)
+            if reverse:
+                x = x.flip(1)
+            output, end = self._compacted(x, steps, state, dropout, training)
         if config.time_major and config.return_sequences:
             output = output.transpose(0, 1)
         if config.stateful:
@@ -341,15 +341,57 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
         self._record_activity(result)
         return cast(Output, result)
 
-    def _begin(self, x: Tensor, initial_state: InitialState | None) -> LSTMState:
-        """The state before the first step."""
+    def _compacted(
+        self,
+        x: Tensor,
+        steps: Tensor | None,
+        state: LSTMState | None,
+        dropout: DropoutMasks,
+        training: bool,
+    ) -> tuple[Tensor, LSTMState]:
+        """The output and the state at the end by an engine that knows no mask.
+
+        x (B, T, F) and steps, the mask, are in processing order.
+        """
+        config, lengths = self.config, None
+        if steps is not None:
+            x, lengths = compact(x, steps)
+        if state is None:
+            zeros = x.new_zeros(x.shape[0], self.units)
+            state = LSTMState(zeros, zeros)
+        final_state = config.return_state or config.stateful
+        y, end = self._recur(x, state, lengths, final_state, dropout, training)
+        if steps is None:
+            output = y if config.return_sequences else y[:, -1]
+        elif config.return_sequences:
+            output = spread(y, steps, config.zero_output_for_mask)
+        else:
+            output = last_output(y, steps, config.zero_output_for_mask)
+        return output, end
+
+    def _shown(self, h: Tensor, steps: Tensor | None, state: LSTMState | None) -> Tensor:
+        """The output from h after each step (B, T, U), or after the last one (B, U)."""
+        sequences = self.config.return_sequences
+        if not sequences and (self.config.return_state or self.config.stateful):
+            h = h.clone()  # not the state's own memory
+        if steps is None:
+            return h
+        if self.config.zero_output_for_mask:
+            shown = steps if sequences else steps[:, -1]
+        elif state is not None:  # before the first step that counts h is not shown
+            shown = steps.cumsum(1) > 0 if sequences else steps.any(1)
+        else:
+            return h
+        return h.masked_fill(~shown.unsqueeze(-1), 0)
+
+    def _begin(self, x: Tensor, initial_state: InitialState | None) -> LSTMState | None:
+        """The state before the first step; None is zeros."""
         stored = self._stored(x.shape[0], self._describe) if self.config.stateful else None
         if initial_state is not None:
             return as_state(initial_state, self.units, x, self._describe)
         if stored is not None:
             return LSTMState(*(s.to(x.dtype) for s in stored[0]))
-        zeros = x.new_zeros(x.shape[0], self.units)
-        return LSTMState(zeros, zeros)
+        return None
 
 
 def _batch_first(value: Any) -> Any:

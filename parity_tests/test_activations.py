@@ -16,7 +16,7 @@ from kerasish_lstm.parity.bounds import FLOAT64
 
 from .cases import Case
 from .keras_live import KerasLive
-from .runs import build
+from .runs import CHOSEN, build
 
 # keras.activations of 3.15.1, by string; its LSTM cannot run the last two.
 KERAS_NAMES = {
@@ -121,7 +121,7 @@ def test_an_activation_that_changes_the_shape_says_so() -> None:
 @pytest.mark.parametrize("function", [torch.tanh, torch.nn.functional.tanh])
 def test_torchs_own_functions_are_known_by_name(function: Any) -> None:
     layer: LSTM = LSTM(3, 5, activation=function, recurrent_activation=torch.sigmoid)
-    assert layer.engine == "fused"
+    assert layer.engine == CHOSEN
     assert layer.config.activation == "tanh"
 
 

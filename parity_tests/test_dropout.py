@@ -212,7 +212,7 @@ def test_entries_are_independent_over_rows_features_and_gates() -> None:
         assert (z.sum(2) ** 2).mean() / z.shape[2] == pytest.approx(1, abs=0.25)
 
 
-@pytest.mark.parametrize("use_cudnn", ["auto", False], ids=["fused", "scan"])
+@pytest.mark.parametrize("use_cudnn", ["auto", True, False], ids=["native", "fused", "scan"])
 def test_a_drawn_mask_is_shared_by_all_steps(use_cudnn: Any) -> None:
     """With K one-hot and R zero each step shows whether its feature was dropped."""
     layer: LSTM = LSTM(

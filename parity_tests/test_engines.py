@@ -12,7 +12,7 @@ import torch
 
 from kerasish_lstm import LSTM, _engines
 from kerasish_lstm.parity import assert_parity, oracle
-from kerasish_lstm.parity.bounds import FLOAT64, error
+from kerasish_lstm.parity.bounds import FLOAT64
 
 from .cases import PRODUCT, Case
 from .properties import given, st
@@ -21,7 +21,7 @@ from .test_masks import test_both_engines_equal_the_oracle as test_any_mask
 
 
 def seconds(steps: int) -> float:
-    layer: LSTM = LSTM(7, 11, activation="softsign", return_sequences=True)
+    layer: LSTM = LSTM(7, 11, use_cudnn=False, return_sequences=True)
     x = torch.randn(5, steps, 7)
     layer(x).sum().backward()
     times = []
@@ -36,7 +36,7 @@ def seconds(steps: int) -> float:
 @pytest.mark.parametrize("masked", [False, True])
 def test_scan_backward_takes_the_steps_apart_once(masked: bool) -> None:
     """Quadratic would be one select a step: each of their backwards fills a whole (B, T, 4U)."""
-    layer: LSTM = LSTM(3, 5, activation="relu", return_sequences=True)
+    layer: LSTM = LSTM(3, 5, use_cudnn=False, return_sequences=True)
     mask = torch.ones(2, 11, dtype=torch.bool) if masked else None
     x = torch.randn(2, 11, 3, requires_grad=True)
     seen, names = set(), []
@@ -62,7 +62,7 @@ def test_fused_holds_the_cell_behind_the_end_at_any_scale() -> None:
     rng = np.random.RandomState(2)
     weights = [rng.uniform(-900, 900, s) for s in ((3, 20), (5, 20), (20,))]
     x, mask = rng.uniform(-90, 90, (4, 9, 3)), np.arange(9) < np.array([[1], [0], [9], [4]])
-    layer = LSTM(3, 5, return_state=True, dtype=torch.float64)
+    layer = LSTM(3, 5, use_cudnn=True, return_state=True, dtype=torch.float64)
     layer.set_weights(weights)
     result = layer(torch.tensor(x), mask=torch.tensor(mask))
     for mine, theirs in zip(result, oracle.forward(x, *weights, mask=mask), strict=True):
@@ -71,26 +71,12 @@ def test_fused_holds_the_cell_behind_the_end_at_any_scale() -> None:
 
 @pytest.mark.parametrize("size", [1e18, 1e25, 1e30])
 def test_fused_holds_the_cell_against_huge_weights(size: float) -> None:
-    layer = LSTM(3, 5, return_state=True)
+    layer = LSTM(3, 5, use_cudnn=True, return_state=True)
     layer.set_weights([w * size for w in layer.get_weights()])
     x, mask = torch.randn(2, 7, 3), torch.arange(7) < torch.tensor([[3], [7]])
     _, h, c = layer(x, mask=mask)
     _, h3, c3 = layer(x[:, :3])
     assert torch.equal(c[0], c3[0]) and torch.equal(h[0], h3[0])
-
-
-def test_tf32_costs_what_it_costs(device: torch.device) -> None:
-    """Labelled: on CUDA with TF32 on, ten bits of mantissa. On a CPU the flags mean nothing."""
-    case = Case("gaps", "given", True, True, batch=7, steps=11, features=5, units=13)
-    before = (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
-    try:
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
-        actual = ours(case, torch.float32, device)
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
-    expected = truth(case)
-    worst = max(error(actual[name], value) for name, value in expected.items())
-    assert worst < (5e-3 if device.type == "cuda" else 1e-5)
 
 
 # Segments
@@ -130,7 +116,7 @@ def test_segments_change_nothing(case: Case, monkeypatch: pytest.MonkeyPatch) ->
     used = []
     run = _engines._run_segments
     monkeypatch.setattr(_engines, "_run_segments", lambda *a: used.append(1) or run(*a))
-    actual = ours(case, torch.float64)
+    actual = ours(case, torch.float64, use_cudnn=True)
     assert used
     for name, value in truth(case).items():
         assert_parity(actual[name], value, bound=FLOAT64, what=name)
@@ -144,7 +130,7 @@ def test_segments_change_nothing_for_any_mask() -> None:
 @pytest.mark.parametrize("state", [False, True])
 def test_segments_at_a_size_that_is_cut_by_itself(state: bool) -> None:
     torch.manual_seed(1)
-    layer = LSTM(64, 128, return_state=state, dtype=torch.float64)
+    layer = LSTM(64, 128, use_cudnn=True, return_state=state, dtype=torch.float64)
     x, mask = torch.randn(31, 101, 64, dtype=torch.float64), torch.rand(31, 101) < 0.5
     mask &= torch.arange(101) < torch.randint(0, 102, (31, 1))
     result = layer(x, mask=mask)

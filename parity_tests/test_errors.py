@@ -28,6 +28,7 @@ from kerasish_lstm import (
     StackedLSTM,
     TimeDistributed,
     activations,
+    native_engine,
 )
 from kerasish_lstm._options import LSTMOptions
 from kerasish_lstm.errors import (
@@ -39,6 +40,8 @@ from kerasish_lstm.errors import (
 )
 from kerasish_lstm.parity import assert_parity, oracle
 from kerasish_lstm.parity.bounds import FLOAT64
+
+from .runs import CHOSEN
 
 B, T, F, U = 5, 7, 3, 2
 LABEL = "LSTM(input_size=3, units=2)"
@@ -93,7 +96,7 @@ BAD_INPUTS: dict[str, tuple[Any, tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("use_cudnn", ["auto", False], ids=["fused", "scan"])
+@pytest.mark.parametrize("use_cudnn", ["auto", True, False], ids=["native", "fused", "scan"])
 @pytest.mark.parametrize("what", BAD_INPUTS)
 def test_a_bad_input_is_refused(what: str, use_cudnn: Any) -> None:
     x, parts = BAD_INPUTS[what]
@@ -350,7 +353,7 @@ def test_a_callable_that_broadcasts_is_an_input_error() -> None:
 def test_torch_s_own_functions_are_known_by_name(callables: tuple[Any, Any]) -> None:
     layer: LSTM[Any] = LSTM(F, U, activation=callables[0], recurrent_activation=callables[1])
     assert (layer.config.activation, layer.config.recurrent_activation) == ("tanh", "sigmoid")
-    assert layer.engine == "fused"
+    assert layer.engine == CHOSEN
 
 
 # Code of the model's author, which a file's config names
@@ -453,15 +456,17 @@ def test_use_cudnn_true_refuses_at_the_call_with_the_reason(
     ("keywords", "reason"), [*OTHER, ({"use_cudnn": False}, "use_cudnn=Fal")], ids=shown
 )
 def test_repr_shows_the_engine_and_the_reason(keywords: dict[str, Any], reason: str) -> None:
-    layer: LSTM[Any] = LSTM(F, U, **keywords)
-    assert re.search(rf"^LSTM\(\n  3, 2, .*engine=scan \({re.escape(reason)}", repr(layer))
-    assert "engine=fused" in repr(LSTM(F, U))
-    assert "engine=fused (" not in repr(LSTM(F, U))
+    with native_engine(False):
+        layer: LSTM[Any] = LSTM(F, U, **keywords)
+        assert re.search(rf"^LSTM\(\n  3, 2, .*engine=scan \({re.escape(reason)}", repr(layer))
+        assert "engine=fused" in repr(LSTM(F, U))
+        assert "engine=fused (" not in repr(LSTM(F, U))
+    assert f"engine={CHOSEN}\n" in repr(LSTM(F, U)).replace(")", "\n", 1)
 
 
 def test_repr_shows_what_is_not_default() -> None:
     text = repr(LSTM(F, U, go_backwards=True, name="encoder", return_sequences=False))
-    assert "go_backwards=True, name='encoder', engine=fused" in text
+    assert f"go_backwards=True, name='encoder', engine={CHOSEN}" in text
     assert "return_sequences" not in text
 
 
@@ -494,7 +499,7 @@ def test_use_cudnn_false_never_runs_torch_s_lstm(
     options = {k: call[k] for k in ("return_state", "stateful")}
     run(layer_of(use_cudnn=False, **options), call, device)
     with pytest.raises(AssertionError, match="must not run"):
-        run(layer_of(use_cudnn="auto", **options), call, device)
+        run(layer_of(use_cudnn=True, **options), call, device)
 
 
 @pytest.mark.parametrize("use_cudnn", ["auto", True])
@@ -510,7 +515,7 @@ def test_the_default_activations_never_run_the_scan(
         run(layer_of(use_cudnn=False, **options), call, device)
 
 
-@pytest.mark.parametrize("use_cudnn", ["auto", False], ids=["fused", "scan"])
+@pytest.mark.parametrize("use_cudnn", ["auto", True, False], ids=["native", "fused", "scan"])
 @pytest.mark.parametrize("keywords", [{"unroll": True}, {"implementation": 1}], ids=str)
 def test_unroll_and_implementation_change_no_bit(keywords: dict[str, Any], use_cudnn: Any) -> None:
     one, other = layer_of(use_cudnn=use_cudnn), layer_of(use_cudnn=use_cudnn, **keywords)

@@ -17,6 +17,8 @@ from torch.nn.parameter import UninitializedParameter
 from kerasish_lstm import LSTM, LazyLSTM
 from kerasish_lstm.errors import ConfigError, InputError
 
+from .runs import CHOSEN
+
 B, T, F, U = 5, 7, 3, 11
 
 
@@ -71,7 +73,7 @@ def assert_is_an_lstm_of(layer: LSTM[Any], features: int) -> None:
 # The first call
 
 
-@pytest.mark.parametrize("use_cudnn", ["auto", False], ids=["fused", "scan"])
+@pytest.mark.parametrize("use_cudnn", ["auto", True, False], ids=["native", "fused", "scan"])
 @pytest.mark.parametrize("features", [1, F, 4 * U])
 @pytest.mark.parametrize("by_keyword", [True, False])
 def test_the_first_call_makes_it_an_lstm(by_keyword: bool, features: int, use_cudnn: Any) -> None:
@@ -167,7 +169,7 @@ def test_repr_works_before_and_after() -> None:
     layer = lazy_of(name="encoder", go_backwards=True)
     before = repr(layer)
     assert before.startswith("LazyLSTM(")
-    assert "11, go_backwards=True, name='encoder', engine=fused" in before
+    assert f"11, go_backwards=True, name='encoder', engine={CHOSEN}" in before
     layer(batch())
     assert repr(layer).startswith("LSTM(\n  3, 11, go_backwards=True, name='encoder'")
 

@@ -46,7 +46,7 @@ def test_both_engines_equal_the_oracle(
     }
     slopes = oracle.gradients(x, *weights, h0=h0, c0=c0, mask=mask, **options, **cotangents)
     x[~mask] = poison
-    for engine in ("auto", False):
+    for engine in ("auto", True, False):
         layer = LSTM(
             features, units, use_bias=bias, use_cudnn=engine, return_state=True,
             dtype=torch.float64, **options,

@@ -15,13 +15,13 @@ from .cases import GROUPS, Case
 from .runs import ours, truth
 
 EVERY = [(group, case) for group, cases in GROUPS.items() for case in cases]
-ENGINES = {"fused": {}, "scan": {"use_cudnn": False}}
+ENGINES = {"native": {}, "fused": {"use_cudnn": True}, "scan": {"use_cudnn": False}}
 
 
 def engines(case: Case) -> dict[str, dict[str, Any]]:
     default = (case.activation, case.recurrent_activation) == ("tanh", "sigmoid")
     default = default and case.dropout in ("none", "input")
-    return ENGINES if default else {"scan": {}}
+    return ENGINES if default else {name: ENGINES[name] for name in ("native", "scan")}
 
 
 @pytest.mark.parametrize(("group", "case"), EVERY, ids=lambda v: getattr(v, "id", v))

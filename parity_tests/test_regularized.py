@@ -624,7 +624,7 @@ def test_a_regularizer_that_sees_axes_gives_keras_s_loss(keras: KerasLive) -> No
 @pytest.mark.live
 def test_an_empty_batch_has_no_activity_loss(keras: KerasLive) -> None:
     assert keras.call("regularized_side.empty_batch") == [0.0]
-    for use_cudnn in ("auto", False):
+    for use_cudnn in ("auto", True, False):
         layer: LSTM = LSTM(
             F, 2, activity_regularizer=lambda y: y.mean(), return_state=True, use_cudnn=use_cudnn
         )
@@ -880,7 +880,7 @@ def trained_by_equations(run: Run) -> list[np.ndarray]:
     return weights
 
 
-ENGINES = {"fused": {}, "scan": {"use_cudnn": False}}
+ENGINES = {"native": {}, "fused": {"use_cudnn": True}, "scan": {"use_cudnn": False}}
 
 
 def engines(run: Run) -> dict[str, dict[str, Any]]:

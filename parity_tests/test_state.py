@@ -17,7 +17,9 @@ from kerasish_lstm.errors import InputError, StateError
 from kerasish_lstm.parity import assert_parity, oracle
 from kerasish_lstm.parity.bounds import FLOAT64
 
-ENGINES = pytest.mark.parametrize("use_cudnn", ["auto", False], ids=["fused", "scan"])
+ENGINES = pytest.mark.parametrize(
+    "use_cudnn", ["auto", True, False], ids=["native", "fused", "scan"]
+)
 B, T, F, U = 5, 13, 3, 7
 
 

@@ -73,7 +73,9 @@ def keras_ends(keras: KerasLive) -> dict[tuple[str, str], list[np.ndarray]]:
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("engine", [{}, {"use_cudnn": False}], ids=["fused", "scan"])
+@pytest.mark.parametrize(
+    "engine", [{}, {"use_cudnn": True}, {"use_cudnn": False}], ids=["native", "fused", "scan"]
+)
 @pytest.mark.parametrize("dtype", BOUNDS)
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
 def test_training_ends_where_keras_ends(

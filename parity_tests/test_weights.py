@@ -331,7 +331,7 @@ def test_set_weights_and_get_weights_are_inverse(
         assert bits(a.numpy()) == bits(b.numpy())
 
 
-@pytest.mark.parametrize("use_cudnn", ["auto", False], ids=["fused", "scan"])
+@pytest.mark.parametrize("use_cudnn", ["auto", True, False], ids=["native", "fused", "scan"])
 def test_the_order_is_kernel_recurrent_kernel_bias(use_cudnn: Any) -> None:
     """At F == U two arrays share a shape, so that their order is decided by numbers alone."""
     rng = np.random.default_rng(9)

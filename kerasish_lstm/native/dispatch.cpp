@@ -1,0 +1,184 @@
+// The interface: which instruction set, which precision, which threads.
+
+#include <string.h>
+
+#include <atomic>
+#include <string>
+#if defined(__x86_64__) || defined(__i386__)
+#include <immintrin.h>
+#endif
+#if defined(__unix__) || defined(__APPLE__)
+#include <sched.h>
+#endif
+
+#include "lstm.h"
+#include "threads.h"
+
+#define KL_DECLARE(SET)                                                                \
+  namespace SET {                                                                      \
+  int64_t pack_size(int64_t wide, int64_t F, int64_t H);                               \
+  int pack(int64_t wide, const kl_weights *weights, void *pack);                       \
+  int64_t pack_backward_size(int64_t wide, int64_t H, int64_t by_gate);                \
+  int pack_backward(int64_t wide, int64_t H, int64_t by_gate, const void *w, void *p); \
+  int run_forward(int64_t wide, const kl_forward *calls, int64_t count);               \
+  int run_backward(int64_t wide, const kl_backward *calls, int64_t count);             \
+  }
+
+KL_DECLARE(kl_base)
+#ifdef KL_X86
+KL_DECLARE(kl_avx2)
+KL_DECLARE(kl_avx512)
+#endif
+
+namespace {
+
+struct Set {
+  const char *name;
+  bool (*here)();
+  int64_t (*pack_size)(int64_t, int64_t, int64_t);
+  int (*pack)(int64_t, const kl_weights *, void *);
+  int64_t (*pack_backward_size)(int64_t, int64_t, int64_t);
+  int (*pack_backward)(int64_t, int64_t, int64_t, const void *, void *);
+  int (*run_forward)(int64_t, const kl_forward *, int64_t);
+  int (*run_backward)(int64_t, const kl_backward *, int64_t);
+};
+
+#define KL_ENTRY(NAME, HERE, SET)                                                       \
+  {                                                                                     \
+    NAME, HERE, SET::pack_size, SET::pack, SET::pack_backward_size, SET::pack_backward, \
+        SET::run_forward, SET::run_backward                                             \
+  }
+
+bool always() { return true; }
+#ifdef KL_X86
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
+}
+#endif
+
+const Set sets[] = {
+#ifdef KL_X86
+    KL_ENTRY("avx512", has_avx512, kl_avx512),
+    KL_ENTRY("avx2", has_avx2, kl_avx2),
+#endif
+    KL_ENTRY("base", always, kl_base),
+};
+
+const Set *best() {
+  for (const Set &set : sets)
+    if (set.here()) return &set;
+  return nullptr;
+}
+
+std::atomic<const Set *> chosen{best()};
+
+std::string names() {
+  std::string found;
+  for (const Set &set : sets)
+    if (set.here()) found += (found.empty() ? "" : " ") + std::string(set.name);
+  return found;
+}
+
+const Set &now() { return *chosen.load(std::memory_order_relaxed); }
+
+void (*openmp_parallel)(void (*)(void *), void *, unsigned, unsigned) = nullptr;
+int (*openmp_thread)() = nullptr;
+int (*openmp_threads)() = nullptr;
+
+struct Team {
+  kerasish_lstm::Work work;
+  void *data;
+};
+
+void member(void *data) {
+  const Team *team = static_cast<const Team *>(data);
+  team->work(team->data, openmp_thread(), openmp_threads());
+}
+
+void pause(int64_t spins) {
+#if defined(__unix__) || defined(__APPLE__)
+  if (spins > 4000) {
+    sched_yield();
+    return;
+  }
+#endif
+#if defined(__x86_64__) || defined(__i386__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  __asm__ __volatile__("yield");
+#endif
+}
+
+}  // namespace
+
+void kerasish_lstm::Barrier::wait() {
+  if (threads == 1) return;
+  const int64_t mine = __atomic_load_n(&round, __ATOMIC_RELAXED);
+  if (__atomic_add_fetch(&come, 1, __ATOMIC_ACQ_REL) == threads) {
+    __atomic_store_n(&come, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&round, mine + 1, __ATOMIC_RELEASE);
+    return;
+  }
+  for (int64_t spins = 0; __atomic_load_n(&round, __ATOMIC_ACQUIRE) == mine; ++spins) pause(spins);
+}
+
+void kerasish_lstm::in_parallel(Work work, void *data, int64_t threads) {
+  if (threads <= 1 || openmp_parallel == nullptr) {
+    work(data, 0, 1);
+    return;
+  }
+  Team team = {work, data};
+  openmp_parallel(member, &team, static_cast<unsigned>(threads), 0);
+}
+
+extern "C" {
+
+void kl_use_openmp(void (*parallel)(void (*)(void *), void *, unsigned, unsigned),
+                   int (*thread)(void), int (*threads)(void)) {
+  openmp_parallel = parallel;
+  openmp_thread = thread;
+  openmp_threads = threads;
+}
+
+const char *kl_instruction_sets(void) {
+  static const std::string found = names();
+  return found.c_str();
+}
+
+int kl_choose(const char *instruction_set) {
+  for (const Set &set : sets) {
+    if (strcmp(set.name, instruction_set) == 0 && set.here()) {
+      chosen.store(&set);
+      return 1;
+    }
+  }
+  return 0;
+}
+
+const char *kl_chosen(void) { return now().name; }
+
+int64_t kl_pack_size(int64_t wide, int64_t F, int64_t H) { return now().pack_size(wide, F, H); }
+
+int kl_pack(int64_t wide, const kl_weights *weights, void *pack) {
+  return now().pack(wide, weights, pack);
+}
+
+int64_t kl_pack_backward_size(int64_t wide, int64_t H, int64_t by_gate) {
+  return now().pack_backward_size(wide, H, by_gate);
+}
+
+int kl_pack_backward(int64_t wide, int64_t H, int64_t by_gate, const void *w_hh, void *pack) {
+  return now().pack_backward(wide, H, by_gate, w_hh, pack);
+}
+
+int kl_run_forward(int64_t wide, const kl_forward *calls, int64_t count) {
+  return now().run_forward(wide, calls, count);
+}
+
+int kl_run_backward(int64_t wide, const kl_backward *calls, int64_t count) {
+  return now().run_backward(wide, calls, count);
+}
+
+}  // extern "C"

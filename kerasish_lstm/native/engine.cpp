@@ -1,0 +1,825 @@
+// The recurrence and its backward, for one instruction set.
+//
+// Weights lie in panels: of one vector of units the four gates, for each k of [x, h]. So the four
+// pre-activations of these units and of up to KL_ROWS rows stay in registers until their step is
+// done, and no buffer of gates is written at inference. A row that is masked at a step is left out
+// of its blocks: it costs nothing.
+//
+// Nothing here is a template of the standard library's, whose code the linker could take from a
+// file that is compiled for another processor.
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "lstm.h"
+#include "threads.h"
+#include "vectors.h"
+
+using kerasish_lstm::Barrier;
+using kerasish_lstm::in_parallel;
+
+namespace KL_SET {
+namespace {
+
+const int64_t FEW_ROWS = 8;           // of a thread: below, x K is one product over many steps
+const int64_t PROJECTED = 1 << 18;    // bytes of x K at a time
+const int64_t ROWS_A_THREAD = 4;      // from here on the batch is what is split
+const double WORTH_A_THREAD = 4e5;    // multiplications of a call
+const double WORTH_A_BARRIER = 1.5e5;  // multiplications of a step
+
+int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+int64_t parts_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
+
+void *allocated(int64_t bytes) {
+  void *memory = nullptr;
+  if (posix_memalign(&memory, 64, static_cast<size_t>(most(bytes, 64))) != 0) return nullptr;
+  return memory;
+}
+
+// Products
+
+// sum[r][g] += a[r] . w[g], over K; where BY_GATE each gate has a row of its own, `apart` on.
+template <class S, int R, bool BY_GATE>
+KL_INLINE void product(V<S> (&sum)[R][4], const S *const (&a)[R], int64_t apart, int64_t K,
+                       const S *w) {
+  const int64_t L = lanes<S>;
+  if (R == 1 && !BY_GATE) {  // two chains of sums: one would wait for itself
+    V<S> other[4] = {};
+    int64_t k = 0;
+    for (; k + 2 <= K; k += 2, w += 8 * L) {
+#pragma GCC unroll 4
+      for (int g = 0; g < 4; ++g) {
+        sum[0][g] += a[0][k] * load(w + g * L);
+        other[g] += a[0][k + 1] * load(w + (4 + g) * L);
+      }
+    }
+    if (k < K) {
+#pragma GCC unroll 4
+      for (int g = 0; g < 4; ++g) sum[0][g] += a[0][k] * load(w + g * L);
+    }
+#pragma GCC unroll 4
+    for (int g = 0; g < 4; ++g) sum[0][g] += other[g];
+    return;
+  }
+  for (int64_t k = 0; k < K; ++k, w += 4 * L) {
+    const V<S> w0 = load(w), w1 = load(w + L), w2 = load(w + 2 * L), w3 = load(w + 3 * L);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      if (BY_GATE) {
+        sum[r][0] += a[r][k] * w0;
+        sum[r][1] += a[r][k + apart] * w1;
+        sum[r][2] += a[r][k + 2 * apart] * w2;
+        sum[r][3] += a[r][k + 3 * apart] * w3;
+      } else {
+        const V<S> value = all(a[r][k]);
+        sum[r][0] += value * w0;
+        sum[r][1] += value * w1;
+        sum[r][2] += value * w2;
+        sum[r][3] += value * w3;
+      }
+    }
+  }
+}
+
+// Packs
+
+struct Head {
+  int64_t bytes, wide, F, H, b_ih, b_hh, unused[2];
+};
+
+template <class S>
+struct Pack {
+  S *panels;  // (blocks, F + H, 4, lanes)
+  S *bias;    // (blocks, 4, lanes)
+  S *copy;    // w_ih, w_hh, b_ih, b_hh as they were
+  int64_t size;
+
+  Pack(void *memory, int64_t F, int64_t H) {
+    const int64_t width = parts_of(H, lanes<S>) * 4 * lanes<S>;
+    panels = reinterpret_cast<S *>(static_cast<char *>(memory) + sizeof(Head));
+    bias = panels + width * (F + H);
+    copy = bias + width;
+    size = static_cast<int64_t>(sizeof(Head)) +
+           (width * (F + H + 1) + 4 * H * (F + H + 2)) * static_cast<int64_t>(sizeof(S));
+  }
+};
+
+// One block of panels from rows [g H + unit] of w, (4H, K).
+template <class S>
+void pack_panel(S *panel, const S *w, int64_t K, int64_t H, int64_t block) {
+  const int64_t L = lanes<S>, first = block * L, units = least(L, H - first);
+  for (int64_t g = 0; g < 4; ++g) {
+    for (int64_t u = 0; u < L; ++u) {
+      S *to = panel + g * L + u;
+      if (u >= units) {
+        for (int64_t k = 0; k < K; ++k) to[k * 4 * L] = 0;
+        continue;
+      }
+      const S *from = w + (g * H + first + u) * K;
+      for (int64_t k = 0; k < K; ++k) to[k * 4 * L] = from[k];
+    }
+  }
+}
+
+template <class S>
+int pack_forward(const kl_weights &a, void *memory) {
+  const int64_t L = lanes<S>, blocks = parts_of(a.H, L);
+  const S *w_ih = static_cast<const S *>(a.w_ih), *w_hh = static_cast<const S *>(a.w_hh);
+  const S *b_ih = static_cast<const S *>(a.b_ih), *b_hh = static_cast<const S *>(a.b_hh);
+  Pack<S> pack(memory, a.F, a.H);
+  const Head head = {KL_BYTES, sizeof(S), a.F, a.H, b_ih != nullptr, b_hh != nullptr, {0, 0}};
+  memcpy(memory, &head, sizeof head);
+  for (int64_t block = 0; block < blocks; ++block) {
+    S *panel = pack.panels + block * (a.F + a.H) * 4 * L;
+    pack_panel(panel, w_ih, a.F, a.H, block);
+    pack_panel(panel + a.F * 4 * L, w_hh, a.H, a.H, block);
+    for (int64_t g = 0; g < 4; ++g) {
+      for (int64_t u = 0; u < L; ++u) {
+        const int64_t unit = block * L + u, at = g * a.H + unit;
+        S sum = 0;
+        if (unit < a.H && b_ih) sum += b_ih[at];
+        if (unit < a.H && b_hh) sum += b_hh[at];
+        pack.bias[(block * 4 + g) * L + u] = sum;
+      }
+    }
+  }
+  S *copy = pack.copy;
+  memcpy(copy, w_ih, sizeof(S) * 4 * a.H * a.F);
+  memcpy(copy += 4 * a.H * a.F, w_hh, sizeof(S) * 4 * a.H * a.H);
+  if (b_ih) memcpy(copy + 4 * a.H * a.H, b_ih, sizeof(S) * 4 * a.H);
+  if (b_hh) memcpy(copy + 4 * a.H * (a.H + 1), b_hh, sizeof(S) * 4 * a.H);
+  return KL_OK;
+}
+
+struct Comparison {
+  const char *left[4], *right[4];
+  int64_t bytes[4];
+  int64_t parts;
+  int64_t differs;
+};
+
+void compare_part(void *data, int64_t thread, int64_t threads) {
+  Comparison &c = *static_cast<Comparison *>(data);
+  for (int64_t part = thread; part < c.parts; part += threads) {
+    for (int i = 0; i < 4; ++i) {
+      const int64_t from = c.bytes[i] * part / c.parts, to = c.bytes[i] * (part + 1) / c.parts;
+      if (to > from && memcmp(c.left[i] + from, c.right[i] + from, static_cast<size_t>(to - from)))
+        __atomic_store_n(&c.differs, 1, __ATOMIC_RELAXED);
+    }
+  }
+}
+
+// Whether a pack is of these weights, bit by bit.
+template <class S>
+bool is_current(const kl_forward &a) {
+  const Head &head = *static_cast<const Head *>(a.pack);
+  if (head.bytes != KL_BYTES || head.wide != sizeof(S) || head.F != a.F || head.H != a.H ||
+      head.b_ih != (a.b_ih != nullptr) || head.b_hh != (a.b_hh != nullptr))
+    return false;
+  const Pack<S> pack(const_cast<void *>(a.pack), a.F, a.H);
+  const int64_t one = static_cast<int64_t>(sizeof(S)) * 4 * a.H;
+  const S *copy = pack.copy;
+  Comparison c = {};
+  const void *given[4] = {a.w_ih, a.w_hh, a.b_ih, a.b_hh};
+  const int64_t sizes[4] = {a.F, a.H, 1, 1};
+  for (int i = 0; i < 4; ++i) {
+    c.left[i] = static_cast<const char *>(given[i]);
+    c.right[i] = reinterpret_cast<const char *>(copy);
+    c.bytes[i] = given[i] == nullptr ? 0 : one * sizes[i];
+    copy += 4 * a.H * sizes[i];
+  }
+  c.parts = one * (a.F + a.H) < 1 << 20 ? 1 : most(1, a.threads);
+  in_parallel(compare_part, &c, c.parts);
+  return c.differs == 0;
+}
+
+// Parts of a call: rows for one thread, or panels of all rows for each
+
+int64_t *by_length(const uint8_t *mask, int64_t mask_row, int64_t mask_step, int64_t B, int64_t T,
+                   int64_t parts, int64_t *begin) {
+  // Rows in an order such that those from begin[i] to begin[i + 1] are part i, the work dealt out.
+  int64_t *rows = static_cast<int64_t *>(allocated(sizeof(int64_t) * most(1, 3 * B)));
+  if (rows == nullptr) return nullptr;
+  for (int64_t i = 0; i <= parts; ++i) begin[i] = B * i / parts;
+  if (mask == nullptr || parts == 1) {
+    for (int64_t b = 0; b < B; ++b) rows[b] = b;
+    return rows;
+  }
+  int64_t *steps = rows + B, *order = rows + 2 * B;
+  for (int64_t b = 0; b < B; ++b) {
+    steps[b] = 0;
+    for (int64_t t = 0; t < T; ++t) steps[b] += mask[b * mask_row + t * mask_step] != 0;
+    int64_t at = b;  // insertion, the longest first
+    for (; at > 0 && steps[order[at - 1]] < steps[b]; --at) order[at] = order[at - 1];
+    order[at] = b;
+  }
+  int64_t *filled = static_cast<int64_t *>(allocated(sizeof(int64_t) * parts));
+  if (filled == nullptr) {
+    free(rows);
+    return nullptr;
+  }
+  for (int64_t i = 0; i < parts; ++i) filled[i] = 0;
+  for (int64_t n = 0, part = 0, way = 1; n < B;) {  // to and fro
+    if (begin[part] + filled[part] < begin[part + 1])
+      rows[begin[part] + filled[part]++] = order[n++];
+    part += way;
+    if (part < 0 || part == parts) {
+      way = -way;
+      part += way;
+    }
+  }
+  free(filled);
+  return rows;
+}
+
+// How many threads, and what they share.
+struct Split {
+  int64_t threads;
+  bool by_units;
+};
+
+Split split_of(int64_t B, int64_t T, int64_t units_apart, double step, int64_t threads) {
+  if (threads <= 1 || B < 1 || step * static_cast<double>(T) < WORTH_A_THREAD) return {1, false};
+  if (B >= ROWS_A_THREAD * threads) return {threads, false};
+  if (units_apart >= threads && step >= WORTH_A_BARRIER * static_cast<double>(threads))
+    return {threads, true};
+  return {B >= 2 ? least(B, threads) : 1, false};
+}
+
+// Forward
+
+template <class S>
+struct Forward {
+  const kl_forward *a;
+  int64_t blocks, width;  // of units, padded
+  S *panels, *bias;
+  S *h;        // (2, B, width): of each row the one of its parity is now
+  S *dropped;  // (2, gates, B, width), where h is dropped out; or null
+  S *c;        // (B, width)
+
+  const S *now(int64_t parity, int64_t row) const {
+    const int64_t gates = most(1, a->h_drop_gates);
+    if (dropped) return dropped + (parity * gates * a->B + row) * width;
+    return h + (parity * a->B + row) * width;
+  }
+};
+
+template <class S>
+struct Step {
+  int64_t t, at;          // the step, and where x has it
+  const int64_t *rows;    // of the batch
+  const int64_t *active;  // indices into rows
+  const uint8_t *parity;  // by index
+  const S *projected;     // x K + b of this step, (n, blocks of the part, 4, lanes); or null
+  const S *x_dropped;     // (4, n, F), or null
+  int64_t n, first, last;  // rows, and blocks of units, of the part
+};
+
+template <class S>
+KL_INLINE void keep_h(const Forward<S> &f, int64_t parity, int64_t row, int64_t block, V<S> h) {
+  const kl_forward &a = *f.a;
+  const int64_t L = lanes<S>, at = block * L;
+  store(f.h + (parity * a.B + row) * f.width + at, h);
+  for (int64_t g = 0; g < a.h_drop_gates; ++g) {
+    const S *drop = static_cast<const S *>(a.h_drop) + (g * a.B + row) * a.H + at;
+    S *to = f.dropped + ((parity * a.h_drop_gates + g) * a.B + row) * f.width + at;
+    store(to, h * load(drop, a.H - at));
+  }
+}
+
+// From z, i f g o before their activations, to h and c of one row and block.
+template <class S>
+void forward_cell(const Forward<S> &f, const Step<S> &s, int64_t i, int64_t block,
+                  const V<S> *z) {
+  const kl_forward &a = *f.a;
+  const int64_t at = block * lanes<S>, units = a.H - at, row = s.rows[i];
+  const V<S> input = activated<S>(a.recurrent_activation, z[0]);
+  const V<S> forget = activated<S>(a.recurrent_activation, z[1]);
+  const V<S> candidate = activated<S>(a.activation, z[2]);
+  const V<S> output = activated<S>(a.recurrent_activation, z[3]);
+  S *cell = f.c + row * f.width + at;
+  const V<S> c = forget * load(cell) + input * candidate;
+  const V<S> h = output * activated<S>(a.activation, c);
+  store(cell, c);
+  keep_h(f, 1 - s.parity[i], row, block, h);
+  if (a.hs) store(static_cast<S *>(a.hs) + row * a.hs_row + s.t * a.hs_step + at, h, units);
+  if (a.gates) {
+    S *gates = static_cast<S *>(a.gates) + (s.t * a.B + row) * 4 * a.H + at;
+    store(gates, input, units);
+    store(gates + a.H, forget, units);
+    store(gates + 2 * a.H, candidate, units);
+    store(gates + 3 * a.H, output, units);
+    store(static_cast<S *>(a.cs) + ((s.t + 1) * a.B + row) * a.H + at, c, units);
+  }
+}
+
+// One step of R rows and one block of units.
+template <class S, int R, bool X_BY_GATE, bool H_BY_GATE>
+void forward_block(const Forward<S> &f, const Step<S> &s, int64_t begin, int64_t block) {
+  const kl_forward &a = *f.a;
+  const int64_t L = lanes<S>;
+  const S *panel = f.panels + block * (a.F + a.H) * 4 * L;
+  const S *x[R], *h[R];
+  V<S> sum[R][4];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    const int64_t i = s.active[begin + r], row = s.rows[i];
+    h[r] = f.now(s.parity[i], row);
+    x[r] = X_BY_GATE ? s.x_dropped + i * a.F
+                     : static_cast<const S *>(a.x) + row * a.x_row + s.at * a.x_step;
+    const S *from = s.projected
+                        ? s.projected + (i * (s.last - s.first) + block - s.first) * 4 * L
+                        : f.bias + block * 4 * L;
+#pragma GCC unroll 4
+    for (int g = 0; g < 4; ++g) sum[r][g] = load(from + g * L);
+  }
+  if (s.projected == nullptr) product<S, R, X_BY_GATE>(sum, x, s.n * a.F, a.F, panel);
+  product<S, R, H_BY_GATE>(sum, h, a.B * f.width, a.H, panel + a.F * 4 * L);
+  V<S> z[R][4];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int g = 0; g < 4; ++g) z[r][g] = sum[r][g];
+  for (int r = 0; r < R; ++r) forward_cell(f, s, s.active[begin + r], block, z[r]);
+}
+
+template <class S, int R>
+void forward_rows(const Forward<S> &f, const Step<S> &s, int64_t begin, int64_t block) {
+  const bool h_by_gate = f.a->h_drop_gates == 4;
+  if (s.x_dropped)
+    h_by_gate ? forward_block<S, R, true, true>(f, s, begin, block)
+              : forward_block<S, R, true, false>(f, s, begin, block);
+  else
+    h_by_gate ? forward_block<S, R, false, true>(f, s, begin, block)
+              : forward_block<S, R, false, false>(f, s, begin, block);
+}
+
+#if KL_ROWS == 6
+#define KL_BY_ROWS(CALL, ROWS) \
+  switch (ROWS) {              \
+    case 1: CALL(1); break;    \
+    case 2: CALL(2); break;    \
+    case 3: CALL(3); break;    \
+    case 4: CALL(4); break;    \
+    case 5: CALL(5); break;    \
+    default: CALL(6);          \
+  }
+#else
+#define KL_BY_ROWS(CALL, ROWS) \
+  switch (ROWS) {              \
+    case 1: CALL(1); break;    \
+    case 2: CALL(2); break;    \
+    default: CALL(3);          \
+  }
+#endif
+
+template <class S>
+void forward_step(const Forward<S> &f, const Step<S> &s, int64_t active) {
+  const int64_t parts = parts_of(active, KL_ROWS);
+  for (int64_t block = s.first; block < s.last; ++block) {
+    for (int64_t part = 0; part < parts; ++part) {
+      const int64_t begin = active * part / parts, rows = active * (part + 1) / parts - begin;
+#define KL_CALL(R) forward_rows<S, R>(f, s, begin, block)
+      KL_BY_ROWS(KL_CALL, rows)
+#undef KL_CALL
+    }
+  }
+}
+
+// x K + b of R pairs of a step and a row.
+template <class S, int R>
+void project_block(const Forward<S> &f, const int64_t *pairs, const S *const *from, S *to,
+                   int64_t first, int64_t last, int64_t block) {
+  const int64_t L = lanes<S>;
+  const S *x[R];
+  V<S> sum[R][4];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    x[r] = from[r];
+#pragma GCC unroll 4
+    for (int g = 0; g < 4; ++g) sum[r][g] = load(f.bias + (block * 4 + g) * L);
+  }
+  product<S, R, false>(sum, x, 0, f.a->F, f.panels + block * (f.a->F + f.a->H) * 4 * L);
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int g = 0; g < 4; ++g)
+      store(to + (pairs[r] * (last - first) + block - first) * 4 * L + g * L, sum[r][g]);
+}
+
+template <class S>
+bool counts(const S &a, int64_t row, int64_t t, int64_t T) {
+  const int64_t at = a.reverse ? T - 1 - t : t;
+  return a.mask == nullptr || a.mask[row * a.mask_row + at * a.mask_step] != 0;
+}
+
+// All steps of n rows, and of the blocks of units from first to last.
+template <class S>
+int forward_part(const Forward<S> &f, const int64_t *rows, int64_t n, int64_t first, int64_t last,
+                 Barrier *barrier) {
+  const kl_forward &a = *f.a;
+  const int64_t L = lanes<S>;
+  const bool projects = n < FEW_ROWS && a.T > 1 && a.x_drop == nullptr;
+  const int64_t slot = (last - first) * 4 * L;  // of a pair
+  const int64_t together =
+      projects ? least(a.T, most(1, PROJECTED / most(1, n * slot * int64_t(sizeof(S))))) : 1;
+  const int64_t pairs = together * n;
+  const int64_t bytes = (projects ? pairs * slot : 0) * int64_t(sizeof(S)) +
+                        (a.x_drop ? 4 * n * a.F : 0) * int64_t(sizeof(S)) +
+                        (n + 2 * pairs) * int64_t(sizeof(int64_t)) + n;
+  char *memory = static_cast<char *>(allocated(bytes));
+  // Who has no memory goes on to meet the others at the barrier.
+  S *projected = reinterpret_cast<S *>(memory);
+  S *x_dropped = projected + (projects ? pairs * slot : 0);
+  int64_t *active = reinterpret_cast<int64_t *>(x_dropped + (a.x_drop ? 4 * n * a.F : 0));
+  int64_t *pair = active + n;
+  const S **from = reinterpret_cast<const S **>(pair + pairs);
+  uint8_t *parity = reinterpret_cast<uint8_t *>(from + pairs);
+  const int64_t steps = memory == nullptr ? 0 : a.T;
+
+  for (int64_t i = 0; memory != nullptr && i < n; ++i) {
+    const int64_t row = rows[i];
+    parity[i] = 0;
+    for (int64_t block = first; block < last; ++block) {
+      const int64_t at = block * L, units = a.H - at;
+      const V<S> zero = {};
+      const V<S> h = a.h0 ? load(static_cast<const S *>(a.h0) + row * a.H + at, units) : zero;
+      const V<S> c = a.c0 ? load(static_cast<const S *>(a.c0) + row * a.H + at, units) : zero;
+      keep_h(f, 0, row, block, h);
+      store(f.c + row * f.width + at, c);
+      if (a.cs) store(static_cast<S *>(a.cs) + row * a.H + at, c, units);
+    }
+  }
+  if (barrier) barrier->wait();
+
+  Step<S> s = {0, 0, rows, active, parity, nullptr, a.x_drop ? x_dropped : nullptr, n, first, last};
+  for (int64_t t = 0; t < (barrier ? a.T : steps); ++t) {
+    if (memory == nullptr) {
+      barrier->wait();
+      continue;
+    }
+    if (projects && t % together == 0) {
+      int64_t found = 0;
+      for (int64_t ahead = 0; ahead < least(together, a.T - t); ++ahead) {
+        const int64_t at = a.reverse ? a.T - 1 - t - ahead : t + ahead;
+        for (int64_t i = 0; i < n; ++i) {
+          if (!counts(a, rows[i], t + ahead, a.T)) continue;
+          pair[found] = ahead * n + i;
+          from[found++] = static_cast<const S *>(a.x) + rows[i] * a.x_row + at * a.x_step;
+        }
+      }
+      const int64_t parts = parts_of(found, KL_ROWS);
+      for (int64_t block = first; block < last; ++block) {
+        for (int64_t part = 0; part < parts; ++part) {
+          const int64_t begin = found * part / parts, some = found * (part + 1) / parts - begin;
+#define KL_CALL(R) \
+  project_block<S, R>(f, pair + begin, from + begin, projected, first, last, block)
+          KL_BY_ROWS(KL_CALL, some)
+#undef KL_CALL
+        }
+      }
+    }
+    s.t = t;
+    s.at = a.reverse ? a.T - 1 - t : t;
+    s.projected = projects ? projected + (t % together) * n * slot : nullptr;
+    int64_t found = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t row = rows[i];
+      if (counts(a, row, t, a.T)) {
+        if (a.x_drop) {
+          const S *x = static_cast<const S *>(a.x) + row * a.x_row + s.at * a.x_step;
+          for (int64_t g = 0; g < 4; ++g) {
+            const S *drop = static_cast<const S *>(a.x_drop) + (g * a.B + row) * a.F;
+            for (int64_t k = 0; k < a.F; ++k) x_dropped[(g * n + i) * a.F + k] = x[k] * drop[k];
+          }
+        }
+        active[found++] = i;
+        continue;
+      }
+      const int64_t begin = first * L, units = least(last * L, a.H) - begin;
+      if (a.hs)
+        memcpy(static_cast<S *>(a.hs) + row * a.hs_row + t * a.hs_step + begin,
+               f.h + (parity[i] * a.B + row) * f.width + begin, sizeof(S) * units);
+      if (a.cs)
+        memcpy(static_cast<S *>(a.cs) + ((t + 1) * a.B + row) * a.H + begin,
+               f.c + row * f.width + begin, sizeof(S) * units);
+    }
+    forward_step(f, s, found);
+    for (int64_t j = 0; j < found; ++j) parity[active[j]] ^= 1;
+    if (barrier) barrier->wait();
+  }
+  for (int64_t i = 0; memory != nullptr && i < n; ++i) {
+    const int64_t row = rows[i], begin = first * L, units = least(last * L, a.H) - begin;
+    if (a.h_end)
+      memcpy(static_cast<S *>(a.h_end) + row * a.H + begin,
+             f.h + (parity[i] * a.B + row) * f.width + begin, sizeof(S) * units);
+    if (a.c_end)
+      memcpy(static_cast<S *>(a.c_end) + row * a.H + begin, f.c + row * f.width + begin,
+             sizeof(S) * units);
+  }
+  free(memory);
+  return memory == nullptr ? KL_NO_MEMORY : KL_OK;
+}
+
+// Both ways: what the threads of a call share
+
+const int64_t MOST_CALLS = 2;
+const int64_t MOST_PARTS = 256;
+
+template <class Call>
+struct Team {
+  Call call[MOST_CALLS];
+  int64_t count;               // of calls
+  int64_t *rows[MOST_CALLS];   // in the order of their parts
+  int64_t begin[MOST_CALLS][MOST_PARTS + 1];
+  int64_t parts;               // of each call
+  int64_t wanted;              // threads
+  bool by_units;
+  int64_t pieces;              // what is split by units: of one call
+  Barrier barrier;
+  int64_t failed;
+};
+
+template <class Call>
+void team_work(void *data, int64_t thread, int64_t threads) {
+  Team<Call> &team = *static_cast<Team<Call> *>(data);
+  int result = KL_OK;
+  if (team.by_units) {
+    const Call &call = team.call[0];
+    if (threads != team.wanted) {  // the barrier would wait for ever
+      if (thread == 0)
+        result = call.part(team.rows[0], team.begin[0][1], 0, team.pieces, nullptr);
+    } else {
+      const int64_t first = team.pieces * thread / threads;
+      const int64_t last = team.pieces * (thread + 1) / threads;
+      result = call.part(team.rows[0], team.begin[0][1], first, last, &team.barrier);
+    }
+  } else {
+    for (int64_t i = thread; i < team.count * team.parts; i += threads) {
+      const int64_t which = i % team.count, part = i / team.count;
+      const int64_t begin = team.begin[which][part], n = team.begin[which][part + 1] - begin;
+      if (n == 0) continue;
+      const int now = team.call[which].part(team.rows[which] + begin, n, 0, team.pieces, nullptr);
+      if (now != KL_OK) result = now;
+    }
+  }
+  if (result != KL_OK) __atomic_store_n(&team.failed, result, __ATOMIC_RELAXED);
+}
+
+// Split, run, and give back the rows' memory.
+template <class Call, class A>
+int run_team(Team<Call> &team, const A *calls, int64_t count, int64_t steps, double step,
+             int64_t pieces) {
+  const A &a = calls[0];
+  Split split = split_of(a.B, steps, pieces, step, least(a.threads, MOST_PARTS));
+  if (count > 1) {  // a direction each, and then the batch
+    const int64_t each = most(1, least(a.threads, MOST_PARTS) / count);
+    const Split own = split_of(a.B, steps, 0, step, each);
+    const bool worth = step * static_cast<double>(steps) * double(count) >= WORTH_A_THREAD;
+    split = {worth ? least(a.threads, own.threads * count) : 1, false};
+    team.parts = own.threads;
+  } else {
+    team.parts = split.by_units ? 1 : split.threads;
+  }
+  team.count = count;
+  team.wanted = split.threads;
+  team.by_units = split.by_units;
+  team.pieces = pieces;
+  team.barrier.threads = split.threads;
+  team.barrier.come = team.barrier.round = 0;
+  team.failed = KL_OK;
+  int result = KL_OK;
+  for (int64_t i = 0; i < MOST_CALLS; ++i) team.rows[i] = nullptr;
+  for (int64_t i = 0; i < count && result == KL_OK; ++i) {
+    team.rows[i] = by_length(calls[i].mask, calls[i].mask_row, calls[i].mask_step, calls[i].B,
+                             calls[i].T, team.parts, team.begin[i]);
+    if (team.rows[i] == nullptr) result = KL_NO_MEMORY;
+  }
+  if (result == KL_OK) {
+    in_parallel(team_work<Call>, &team, split.threads);
+    result = static_cast<int>(team.failed);
+  }
+  for (int64_t i = 0; i < count; ++i) free(team.rows[i]);
+  return result;
+}
+
+template <class S>
+struct ForwardCall {
+  Forward<S> f;
+  int part(const int64_t *rows, int64_t n, int64_t first, int64_t last, Barrier *barrier) const {
+    return forward_part(f, rows, n, first, last, barrier);
+  }
+};
+
+template <class S>
+int forward(const kl_forward *calls, int64_t count) {
+  for (int64_t i = 0; i < count; ++i)
+    if (!is_current<S>(calls[i])) return KL_STALE;
+  Team<ForwardCall<S>> team;
+  void *memory[MOST_CALLS] = {};
+  int result = KL_OK;
+  const kl_forward &one = calls[0];
+  const int64_t blocks = parts_of(one.H, lanes<S>), width = blocks * lanes<S>;
+  for (int64_t i = 0; i < count && result == KL_OK; ++i) {
+    const kl_forward &a = calls[i];
+    const int64_t state = a.B * width;
+    memory[i] = allocated((3 + 2 * a.h_drop_gates) * state * int64_t(sizeof(S)));
+    if (memory[i] == nullptr) {
+      result = KL_NO_MEMORY;
+      break;
+    }
+    const Pack<S> pack(const_cast<void *>(a.pack), a.F, a.H);
+    S *h = static_cast<S *>(memory[i]);
+    S *dropped = a.h_drop_gates ? h + 3 * state : nullptr;
+    team.call[i].f = {&a, blocks, width, pack.panels, pack.bias, h, dropped, h + 2 * state};
+  }
+  if (result == KL_OK) {
+    const double step = 4.0 * one.B * one.H * (one.F + one.H);
+    result = run_team(team, calls, count, one.T, step, blocks);
+  }
+  for (int64_t i = 0; i < count; ++i) free(memory[i]);
+  return result;
+}
+
+// Backward
+
+// w_hh (4H, H) by output unit: (groups, 4H, 4, lanes), or by gate (blocks, H, 4, lanes).
+template <class S>
+int pack_recurrent(int64_t H, bool by_gate, const S *w, S *to) {
+  const int64_t L = lanes<S>;
+  const int64_t pieces = by_gate ? parts_of(H, L) : parts_of(H, 4 * L);
+  const int64_t K = by_gate ? H : 4 * H;
+  for (int64_t piece = 0; piece < pieces; ++piece) {
+    for (int64_t k = 0; k < K; ++k) {
+      for (int64_t v = 0; v < 4; ++v, to += L) {
+        const S *row = w + (by_gate ? v * H + k : k) * H;
+        const int64_t unit = by_gate ? piece * L : (piece * 4 + v) * L;
+        store(to, unit < H ? load(row + unit, H - unit) : V<S>{});
+      }
+    }
+  }
+  return KL_OK;
+}
+
+template <class S>
+KL_INLINE V<S> drop_of(const kl_backward &a, int64_t gate, int64_t row, int64_t at) {
+  const S *drop = static_cast<const S *>(a.h_drop) + (gate * a.B + row) * a.H + at;
+  return load(drop, a.H - at);
+}
+
+// dh = dz R' of R rows, for one piece of the units.
+template <class S, int R, bool BY_GATE>
+void backward_block(const kl_backward &a, const int64_t *rows, const S *const *from,
+                    int64_t piece) {
+  const int64_t L = lanes<S>, K = BY_GATE ? a.H : 4 * a.H;
+  const S *dz[R];
+  V<S> sum[R][4];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    dz[r] = from[r];
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) sum[r][v] = V<S>{};
+  }
+  product<S, R, BY_GATE>(sum, dz, a.H, K, static_cast<const S *>(a.pack) + piece * K * 4 * L);
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    S *dh = static_cast<S *>(a.dh) + rows[r] * a.H;
+    if (BY_GATE) {
+      V<S> all_gates = {};
+      const int64_t at = piece * L;
+#pragma GCC unroll 4
+      for (int g = 0; g < 4; ++g) all_gates += sum[r][g] * drop_of<S>(a, g, rows[r], at);
+      store(dh + at, all_gates, a.H - at);
+      continue;
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) {
+      const int64_t at = (piece * 4 + v) * L;
+      if (at >= a.H) break;
+      if (a.h_drop) sum[r][v] *= drop_of<S>(a, 0, rows[r], at);
+      store(dh + at, sum[r][v], a.H - at);
+    }
+  }
+}
+
+// dz of one row and step, for the units from begin to end; dh takes dy in, dc goes one step back.
+template <class S>
+void backward_cell(const kl_backward &a, int64_t row, int64_t t, S *dz, int64_t begin,
+                   int64_t end) {
+  const int64_t L = lanes<S>, H = a.H;
+  const S *gates = static_cast<const S *>(a.gates) + (t * a.B + row) * 4 * H;
+  const S *before = static_cast<const S *>(a.cs) + (t * a.B + row) * H;
+  const S *after = static_cast<const S *>(a.cs) + ((t + 1) * a.B + row) * H;
+  const S *dy =
+      a.dy ? static_cast<const S *>(a.dy) + row * a.dy_row + t * a.dy_step : nullptr;
+  S *dh = static_cast<S *>(a.dh) + row * H, *dc = static_cast<S *>(a.dc) + row * H;
+  const int64_t s = a.recurrent_activation, f = a.activation;
+  for (int64_t at = begin; at < end; at += L) {
+    const int64_t n = H - at;
+    const V<S> i = load(gates + at, n), forget = load(gates + H + at, n);
+    const V<S> g = load(gates + 2 * H + at, n), o = load(gates + 3 * H + at, n);
+    V<S> d = load(dh + at, n);
+    if (dy) d += load(dy + at, n);
+    const V<S> squashed = activated<S>(f, load(after + at, n));
+    const V<S> dcell = load(dc + at, n) + d * o * slope<S>(f, squashed);
+    store(dz + at, dcell * g * slope<S>(s, i), n);
+    store(dz + H + at, dcell * load(before + at, n) * slope<S>(s, forget), n);
+    store(dz + 2 * H + at, dcell * i * slope<S>(f, g), n);
+    store(dz + 3 * H + at, d * squashed * slope<S>(s, o), n);
+    store(dc + at, dcell * forget, n);
+  }
+}
+
+template <class S>
+int backward_part(const kl_backward &a, const int64_t *rows, int64_t n, int64_t first,
+                  int64_t last, Barrier *barrier) {
+  const bool by_gate = a.h_drop_gates == 4;
+  const int64_t wide = (by_gate ? 1 : 4) * lanes<S>;
+  const int64_t begin = first * wide, end = least(last * wide, a.H);
+  char *memory = static_cast<char *>(allocated(2 * n * int64_t(sizeof(int64_t))));
+  int64_t *active = reinterpret_cast<int64_t *>(memory);
+  const S **from = reinterpret_cast<const S **>(active + n);
+  for (int64_t t = a.stop - 1; t >= a.start; --t) {
+    int64_t found = 0;
+    for (int64_t i = 0; memory != nullptr && i < n; ++i) {
+      const int64_t row = rows[i];
+      if (!counts(a, row, t, a.T)) {  // h and c went through
+        if (a.dy == nullptr) continue;
+        const S *dy = static_cast<const S *>(a.dy) + row * a.dy_row + t * a.dy_step;
+        S *dh = static_cast<S *>(a.dh) + row * a.H;
+        for (int64_t u = begin; u < end; ++u) dh[u] += dy[u];
+        continue;
+      }
+      const int64_t index = (t - a.start) * a.B + row;
+      S *dz = static_cast<S *>(a.dz) + (a.dz_row ? a.dz_row[index] : index) * 4 * a.H;
+      backward_cell(a, row, t, dz, begin, end);
+      active[found] = row;
+      from[found++] = dz;
+    }
+    if (barrier) barrier->wait();
+    const int64_t parts = parts_of(found, KL_ROWS);
+    for (int64_t piece = first; piece < last; ++piece) {
+      for (int64_t part = 0; part < parts; ++part) {
+        const int64_t at = found * part / parts, some = found * (part + 1) / parts - at;
+#define KL_CALL(R)                                                             \
+  by_gate ? backward_block<S, R, true>(a, active + at, from + at, piece) \
+          : backward_block<S, R, false>(a, active + at, from + at, piece)
+        KL_BY_ROWS(KL_CALL, some)
+#undef KL_CALL
+      }
+    }
+  }
+  free(memory);
+  return memory == nullptr ? KL_NO_MEMORY : KL_OK;
+}
+
+template <class S>
+struct BackwardCall {
+  const kl_backward *a;
+  int part(const int64_t *rows, int64_t n, int64_t first, int64_t last, Barrier *barrier) const {
+    return backward_part<S>(*a, rows, n, first, last, barrier);
+  }
+};
+
+template <class S>
+int backward(const kl_backward *calls, int64_t count) {
+  Team<BackwardCall<S>> team;
+  for (int64_t i = 0; i < count; ++i) team.call[i].a = &calls[i];
+  const kl_backward &one = calls[0];
+  const int64_t wide = (one.h_drop_gates == 4 ? 1 : 4) * lanes<S>;
+  const double step = 4.0 * one.B * one.H * one.H;
+  return run_team(team, calls, count, one.stop - one.start, step, parts_of(one.H, wide));
+}
+
+}  // namespace
+
+int64_t pack_size(int64_t wide, int64_t F, int64_t H) {
+  return wide == 8 ? Pack<double>(nullptr, F, H).size : Pack<float>(nullptr, F, H).size;
+}
+
+int pack(int64_t wide, const kl_weights *weights, void *to) {
+  return wide == 8 ? pack_forward<double>(*weights, to) : pack_forward<float>(*weights, to);
+}
+
+int64_t pack_backward_size(int64_t wide, int64_t H, int64_t by_gate) {
+  const int64_t L = KL_BYTES / wide;
+  return wide * 4 * H * (by_gate ? parts_of(H, L) * L : parts_of(H, 4 * L) * 4 * L);
+}
+
+int pack_backward(int64_t wide, int64_t H, int64_t by_gate, const void *w, void *to) {
+  return wide == 8 ? pack_recurrent<double>(H, by_gate != 0, static_cast<const double *>(w),
+                                            static_cast<double *>(to))
+                   : pack_recurrent<float>(H, by_gate != 0, static_cast<const float *>(w),
+                                           static_cast<float *>(to));
+}
+
+int run_forward(int64_t wide, const kl_forward *calls, int64_t count) {
+  return wide == 8 ? forward<double>(calls, count) : forward<float>(calls, count);
+}
+
+int run_backward(int64_t wide, const kl_backward *calls, int64_t count) {
+  return wide == 8 ? backward<double>(calls, count) : backward<float>(calls, count);
+}
+
+}  // namespace KL_SET
