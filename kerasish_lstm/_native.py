@@ -14,19 +14,22 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import _C, Tensor
 from torch.autograd import forward_ad
+from torch.nn import Parameter
+from torch.utils._device import DeviceContext
 
 from ._dropout import DropoutMasks
 from ._engines import NATIVE_ACTIVATIONS, LSTMState, TorchLSTM, input_product, lstm_step
 from .activations import Function
+from .config import LSTMConfig
 
 DTYPES = {torch.float32: 4, torch.float64: 8}
 _STALE, _NO_MEMORY = 1, 2
@@ -189,28 +192,32 @@ def why_not_library() -> str | None:
 
 
 def why_not_call(x: Tensor, *others: Tensor | None) -> str | None:
-    """Why these tensors of one call cannot be handed over as pointers, or None.
-
-    Asked at each call, so the usual answer is found at once.
-    """
+    """Why these tensors of one call cannot be handed over as pointers, or None."""
     if x.device.type != "cpu":
         return f"the input is on {x.device.type}"
     if x.dtype not in DTYPES:
         return f"the input is {x.dtype}"
-    if torch._C._is_tracing():
-        return "torch is tracing"
-    if torch._C._are_functorch_transforms_active():
-        return "a transform of torch.func is active"
-    if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack():
-        return "a torch mode is active"
-    if forward_ad._current_level >= 0:
-        return "forward-mode differentiation is active"
-    if torch.is_autocast_enabled("cpu"):
-        return "autocast is on"
     for tensor in (x, *others):
         if tensor is not None and type(tensor) not in (Tensor, torch.nn.Parameter):
             return f"a tensor is a {type(tensor).__name__}"
-    return None
+    return why_not_now()
+
+
+def why_not_now() -> str | None:
+    """What of torch is at work around this call that must see its operators, or None."""
+    if _C._are_functorch_transforms_active():
+        return "a transform of torch.func is active"
+    if _C._len_torch_dispatch_stack():
+        return "a mode of torch is active"
+    if _C._len_torch_function_stack():
+        modes = torch.overrides._get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+        if not all(isinstance(mode, DeviceContext) for mode in modes):  # set_default_device's
+            return "a mode of torch is active"
+    if _C._is_tracing():
+        return "torch is tracing"
+    if forward_ad._current_level >= 0:
+        return "forward-mode differentiation is active"
+    return "autocast is on" if torch.is_autocast_enabled("cpu") else None
 
 
 class Pack:
@@ -220,10 +227,11 @@ class Pack:
     a stale pack is never used. It is not copied or pickled with its layer.
     """
 
-    __slots__ = ("memory",)
+    __slots__ = ("memory", "quick")
 
     def __init__(self) -> None:
         self.memory: Tensor | None = None
+        self.quick: tuple[LSTMConfig | None, torch.dtype | None, Quick | None] = (None, None, None)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Pack:
         return Pack()
@@ -247,6 +255,71 @@ class Recurrence(NamedTuple):
     names: tuple[str, str]
     functions: tuple[Function, Function]
     dropout: DropoutMasks
+
+
+class Quick:
+    """A call without mask, state, dropout and gradients, for which the most is known before.
+
+    A small layer's call takes longer to prepare than to compute.
+    """
+
+    def __init__(self, features: int, dtype: torch.dtype, config: LSTMConfig) -> None:
+        self._wide, self._dtype = DTYPES[dtype], dtype
+        self._features, self._units = features, config.units
+        self._sequences = config.return_sequences
+        names: Any = (config.activation, config.recurrent_activation)
+        self._usual = _Forward(F=features, H=config.units, reverse=config.go_backwards)
+        self._usual.activation, self._usual.recurrent_activation = map(
+            NATIVE_ACTIVATIONS.index, names
+        )
+
+    def __call__(
+        self, weights: Mapping[str, Tensor | None], b_hh: Tensor | None, pack: Pack, x: Any
+    ) -> tuple[Tensor | None, Tensor, Tensor] | None:
+        """hs (B, T, U) where it is wanted, h and c; None where it is no such call.
+
+        Args:
+            weights, b_hh: the parameters of an ``nn.LSTM``, and its second bias where it has one.
+        """
+        w_ih, w_hh, memory = weights.get("weight_ih_l0"), weights["weight_hh_l0"], pack.memory
+        b_ih = None if b_hh is None else weights.get("bias_ih_l0")
+        if not (type(x) is Tensor and type(w_ih) is type(w_hh) is Parameter) or memory is None:
+            return None
+        if not (x.is_cpu and w_ih.is_cpu and x.dtype is w_ih.dtype is self._dtype and x.ndim == 3):
+            return None
+        if torch.is_grad_enabled() and (
+            x.requires_grad
+            or w_ih.requires_grad
+            or w_hh.requires_grad
+            or (b_ih is not None and b_ih.requires_grad)
+        ):
+            return None
+        if not (x.is_contiguous() and w_ih.is_contiguous() and w_hh.is_contiguous()):
+            return None
+        batch, steps, features = x.shape
+        if features != self._features or not steps or _process.disabled:
+            return None
+        if (b_ih is None) is not (b_hh is None) or why_not_now() is not None:
+            return None
+        one = _Forward.from_buffer_copy(self._usual)
+        one.B, one.T = batch, steps
+        one.w_ih, one.w_hh, one.pack = w_ih.data_ptr(), w_hh.data_ptr(), memory.data_ptr()
+        if b_ih is not None and b_hh is not None:
+            one.b_ih, one.b_hh = b_ih.data_ptr(), b_hh.data_ptr()
+        one.x, one.x_row, one.x_step = x.data_ptr(), steps * features, features
+        hs = None
+        if self._sequences:
+            hs = x.new_empty(batch, steps, self._units)
+            one.hs, one.hs_row, one.hs_step = hs.data_ptr(), steps * self._units, self._units
+        h, c = x.new_empty(batch, self._units), x.new_empty(batch, self._units)
+        one.h_end, one.c_end, one.threads = h.data_ptr(), c.data_ptr(), _threads()
+        engine = _process.engine
+        assert engine is not None  # which made the pack
+        status = engine.functions.kl_run_forward(self._wide, ctypes.byref(one), 1)
+        if status == _STALE:
+            return None
+        _check(status)
+        return hs, h, c
 
 
 def native(
@@ -333,7 +406,7 @@ def _forward(
         status = functions.kl_run_forward(wide, ctypes.byref(arguments), 1)
     if status == _STALE:
         size = functions.kl_pack_size(wide, features, units)
-        memory = torch.empty(size, dtype=torch.uint8)
+        memory = torch.empty(size, dtype=torch.uint8, device="cpu")
         given = _Weights(features, units, *map(_pointer, (*weights, *biases)))
         functions.kl_pack(wide, ctypes.byref(given), memory.data_ptr())
         # Another one, not the old one written anew: another thread may be reading that.
@@ -416,7 +489,7 @@ def _gradients(
     by_gate = dropped is not None and dropped.ndim == 3
     dropped = None if dropped is None else dropped.contiguous()
     size = functions.kl_pack_backward_size(wide, units, by_gate)
-    memory = torch.empty(size, dtype=torch.uint8)
+    memory = torch.empty(size, dtype=torch.uint8, device="cpu")
     w_hh = w_hh.contiguous()
     functions.kl_pack_backward(wide, units, by_gate, w_hh.data_ptr(), memory.data_ptr())
 
@@ -499,7 +572,7 @@ def _add_products(
         d_bias += dz.sum(0)
     of_batch = None  # the row of the batch of each row of dz
     if gated is not None or dropped is not None:
-        of_batch = torch.arange((stop - start) * batch) if rows is None else rows
+        of_batch = torch.arange((stop - start) * batch, device="cpu") if rows is None else rows
         of_batch = of_batch % batch
     if d_hh is not None:
         h = before.reshape(-1, before.shape[2])

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, Literal, TypeVar, Unpack, cast, overload
 
+import torch
 from torch import Tensor
 
 from ._configured import Device, DType
-from ._dropout import DropoutMasks
-from ._engines import LSTMState
+from ._dropout import NO_PLAN, DropoutMasks
+from ._engines import LSTMState, why_not_native
 from ._inputs import (
     InitialState,
     Mask,
@@ -20,7 +21,7 @@ from ._inputs import (
     check_features,
 )
 from ._masks import compact, last_output, spread
-from ._native import DTYPES
+from ._native import DTYPES, Quick
 from ._options import LSTMOptions
 from ._recurrent import Recurrent
 from ._state import Stateful
@@ -310,6 +311,10 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
         """
         config = self.config
         training = self.training if training is None else bool(training)
+        if initial_state is None and mask is None and dropout_masks is None:
+            found = self._quickly(x, training)
+            if found is not None:
+                return cast(Output, found)
         if config.use_cudnn is True and (reason := self.why_not_fused(training)) is not None:
             raise EngineError(
                 f"use_cudnn=True, but the fused engine cannot compute this layer: {reason}. "
@@ -340,6 +345,37 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
         result = (output, end.h, end.c) if config.return_state else output
         self._record_activity(result)
         return cast(Output, result)
+
+    def _quickly(self, x: Any, training: bool) -> Any:
+        """The result of a plain call without gradients by the native engine, or None."""
+        config = self.config
+        lstm = self._modules["lstm"]
+        assert lstm is not None
+        weight = lstm._parameters.get("weight_hh_l0")
+        if weight is None or torch.compiler.is_compiling():  # it is computed from something else
+            return None
+        known, dtype, quick = self._pack.quick
+        if known is not config or dtype is not weight.dtype:
+            quick = self._new_quick(weight.dtype)
+            self._pack.quick = config, weight.dtype, quick
+        if quick is None or self._activity_regularizer is not None:
+            return None
+        if training and (self._authors or self._plan != NO_PLAN):
+            return None
+        found = quick(lstm._parameters, lstm._buffers.get("bias_hh_l0"), self._pack, x)
+        if found is None:
+            return None
+        y, h, c = found
+        if config.return_state:
+            return (h.clone() if y is None else y, h, c)
+        return h if y is None else y
+
+    def _new_quick(self, dtype: torch.dtype) -> Quick | None:
+        config, size = self.config, self.input_size
+        usual = not config.stateful and not config.time_major and self.compute_dtype == dtype
+        if not (size and usual and dtype in DTYPES) or why_not_native(config) is not None:
+            return None
+        return Quick(size, dtype, config)
 
     def _compacted(
         self,
