@@ -24,8 +24,12 @@ namespace {
 const int64_t FEW_ROWS = 8;           // of a thread: below, x K is one product over many steps
 const int64_t PROJECTED = 1 << 18;    // bytes of x K at a time
 const int64_t ROWS_A_THREAD = 4;      // from here on the batch is what is split
-const double WORTH_A_THREAD = 4e5;    // multiplications of a call
-const double WORTH_A_BARRIER = 1.5e5;  // multiplications of a step
+#ifdef KL_ALWAYS_SPLIT  // for tests of small sizes
+const double WORTH_A_THREAD = 0, WORTH_A_BARRIER = 0;
+#else
+const double WORTH_A_THREAD = 4e5;     // multiplications of a call
+const double WORTH_A_BARRIER = 1.5e5;  // multiplications of a step and thread
+#endif
 
 int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }

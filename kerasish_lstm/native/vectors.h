@@ -149,7 +149,8 @@ KL_INLINE V<S> tanh_of(V<S> x) {
 
 template <class S>
 KL_INLINE V<S> sigmoid_of(V<S> x) {
-  return S(1) / (exponential(-x) + S(1));
+  const V<S> y = S(1) / (exponential(-x) + S(1));
+  return x < S(sizeof(S) == 8 ? -708 : -87) ? V<S>{} : y;  // 0 exactly: it may meet an infinity
 }
 
 template <class S>

@@ -1,0 +1,574 @@
+"""The native engine: it is used, it never uses old weights, and it is right at every odd size."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from kerasish_lstm import LSTM, Bidirectional, DropoutMasks, native_engine, native_status
+from kerasish_lstm import _native as engine
+from kerasish_lstm.parity import assert_parity, oracle
+from kerasish_lstm.parity.bounds import FLOAT64
+
+from .properties import given, st
+
+ROOT = Path(__file__).resolve().parent.parent
+STATUS = native_status()
+COMPILER = shutil.which("g++") or shutil.which("clang++")
+needs_engine = pytest.mark.skipif(not STATUS.available, reason=f"native: {STATUS.reason}")
+SETS = STATUS.instruction_sets
+B, T, F, U = 5, 7, 3, 11
+
+
+def test_where_a_compiler_is_it_is_built() -> None:
+    if COMPILER is None or os.environ.get("KERASISH_LSTM_BUILD") == "0":
+        pytest.skip("no C++ compiler here")
+    assert STATUS.available, STATUS.reason
+    assert STATUS.instruction_set == SETS[0] and SETS[-1] == "base"
+    assert STATUS.path is not None and Path(STATUS.path).is_file()
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the engine's calls into the library."""
+    seen: list[str] = []
+    functions = engine._loaded().functions
+
+    class Counting:
+        def __getattr__(self, name: str) -> Any:
+            seen.append(name)
+            return getattr(functions, name)
+
+    monkeypatch.setattr(engine._process, "engine", engine._loaded()._replace(functions=Counting()))
+    return seen
+
+
+def truth(layer: LSTM[Any], x: Tensor, **options: Any) -> np.ndarray:
+    weights = [w.astype(np.float64) for w in layer.get_weights()]
+    return oracle.forward(x.detach().double().numpy(), *weights, **options).output
+
+
+@needs_engine
+def test_it_is_what_runs(counted: list[str]) -> None:
+    layer, x = LSTM(F, U), torch.randn(B, T, F)
+    layer(x).sum().backward()
+    assert {"kl_run_forward", "kl_run_backward"} <= set(counted)
+    with torch.no_grad():
+        counted.clear()
+        for _ in range(2):
+            layer(x)
+        assert counted == ["kl_run_forward"] * 2
+        for other in (LSTM(F, U, use_cudnn=False), LSTM(F, U, use_cudnn=True)):
+            counted.clear()
+            other(x)
+            assert not counted
+
+
+# Every size, on every set of instructions
+
+
+@pytest.fixture(params=SETS)
+def instructions(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each set of instructions in turn."""
+    functions = engine._loaded().functions
+    before = functions.kl_chosen()
+    assert functions.kl_choose(request.param.encode())
+    yield request.param
+    assert functions.kl_choose(before)
+
+
+SIZES = [
+    (1, 1, 1, 1),
+    (0, 3, 2, 5),
+    (2, 3, 4, 5),
+    (3, 2, 1, 16),
+    (6, 5, 17, 17),
+    (7, 11, 5, 33),
+    (13, 3, 2, 64),
+    (37, 4, 19, 67),
+]
+
+
+@needs_engine
+@pytest.mark.usefixtures("instructions")
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_outputs_and_gradients_at_odd_sizes(
+    size: tuple[int, ...], dtype: torch.dtype, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, steps, features, units = size
+    monkeypatch.setattr(engine, "_threads", lambda: threads)
+    rng = np.random.default_rng([1, *size])
+    names = ["tanh", "softsign", "relu", "linear"]
+    gates = ["sigmoid", "hard_sigmoid", "hard_sigmoid_v2", "tanh"]
+    which = units % 4
+    layer: LSTM[Any] = LSTM(
+        features, units, activation=names[which], recurrent_activation=gates[which],
+        return_sequences=True, return_state=True, go_backwards=bool(steps % 2), dtype=dtype,
+    )  # fmt: skip
+    limit = units**-0.5
+    layer.set_weights([rng.uniform(-limit, limit, w.shape) for w in layer.get_weights()])
+    mask = rng.random((batch, steps)) < 0.6
+    arrays = [rng.normal(size=s) for s in ((batch, steps, features), *2 * ((batch, units),))]
+    x, h0, c0 = (torch.tensor(a, dtype=dtype, requires_grad=True) for a in arrays)
+    output, h, c = layer(x, initial_state=(h0, c0), mask=torch.tensor(mask))
+    cotangents = [rng.normal(size=tuple(t.shape)) for t in (output, h, c)]
+    loss = sum(
+        (t * torch.tensor(d, dtype=dtype)).sum()
+        for t, d in zip((output, h, c), cotangents, strict=True)
+    )
+    watched = [x, layer.lstm.weight_ih_l0, layer.lstm.weight_hh_l0, layer.lstm.bias_ih_l0, h0, c0]
+    found = torch.autograd.grad(loss, watched)
+    single = [t.detach().double().numpy() for t in (x, h0, c0)]
+    weights = [w.astype(np.float64) for w in layer.get_weights()]
+    options = {
+        "mask": mask, "h0": single[1], "c0": single[2], "go_backwards": bool(steps % 2),
+        "activation": names[which], "recurrent_activation": gates[which],
+        "return_sequences": True,
+    }  # fmt: skip
+    expected = oracle.forward(single[0], *weights, **options)
+    true = oracle.gradients(
+        single[0], *weights, **options, d_output=cotangents[0], d_h=cotangents[1], d_c=cotangents[2]
+    )
+    bound = FLOAT64 if dtype == torch.float64 else 2e-6
+    for mine, theirs in zip((output, h, c), expected, strict=True):
+        assert_parity(mine.detach(), theirs, bound=bound)
+    order = (true.x, true.kernel.T, true.recurrent_kernel.T, true.bias, true.h0, true.c0)
+    for mine, theirs in zip(found, order, strict=True):
+        scale = max(1.0, float(np.abs(theirs).max(initial=0)))
+        assert_parity(mine / scale, theirs / scale, bound=4 * bound)
+
+
+@needs_engine
+@pytest.mark.usefixtures("instructions")
+def test_threads_that_share_the_units_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small batch of a large layer is split by units, with a barrier after each step."""
+    monkeypatch.setattr(engine, "_threads", lambda: 2)
+    torch.manual_seed(3)
+    layer: LSTM[Any] = LSTM(19, 259, return_sequences=True, dtype=torch.float64)
+    x = torch.randn(2, 31, 19, dtype=torch.float64, requires_grad=True)
+    y = layer(x)
+    assert_parity(y, truth(layer, x, return_sequences=True), bound=FLOAT64)
+    found = torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])
+    with native_engine(False):
+        expected = torch.autograd.grad(layer(x).square().sum(), [x, *layer.parameters()])
+    for mine, theirs in zip(found, expected, strict=True):
+        assert_parity(mine / theirs.abs().max(), theirs / theirs.abs().max(), bound=FLOAT64)
+
+
+@needs_engine
+@pytest.mark.usefixtures("instructions")
+@pytest.mark.parametrize(
+    ("numbers", "name", "bound"),
+    [(np.linspace(-30, 30, 20010), name, 2.5e-7) for name in ("tanh", "sigmoid")]
+    + [(np.geomspace(1e-30, 1, 20011), "tanh", 2.5e-7)],
+)
+def test_activations_to_a_few_ulps(numbers: np.ndarray, name: str, bound: float) -> None:
+    """With z in the candidate alone and open gates, c is the activation of z."""
+    for dtype, limit in ((torch.float32, bound), (torch.float64, 6e-16)):
+        layer: LSTM[Any] = LSTM(
+            1, 1, activation=name, recurrent_activation="linear", return_state=True, dtype=dtype
+        )
+        layer.set_weights([np.array(w, float) for w in ([[0, 0, 1, 0]], [[0] * 4], [1, 0, 0, 1])])
+        x = torch.tensor(numbers, dtype=dtype).reshape(-1, 1, 1)
+        with torch.no_grad():
+            _, _, c = layer(x)
+        exact = getattr(torch, name)(x.double().flatten())
+        error = ((c.double().flatten() - exact) / exact).abs().max()
+        if name == "tanh":
+            assert error < limit
+        else:
+            assert (c.double().flatten() - exact).abs().max() < limit
+
+
+@needs_engine
+def test_nan_and_infinity_go_where_they_go_in_torch() -> None:
+    x = torch.tensor([0.3, float("nan"), float("inf"), -float("inf"), 1e30, -1e30])
+    for name in ("tanh", "sigmoid", "relu", "softsign", "hard_sigmoid", "hard_sigmoid_v2"):
+        layer: LSTM[Any] = LSTM(1, 2, activation=name, return_sequences=True)
+        with torch.no_grad():
+            mine = layer(x.reshape(-1, 1, 1))
+            with native_engine(False):
+                theirs = layer(x.reshape(-1, 1, 1))
+        assert torch.equal(mine.isnan(), theirs.isnan()), name
+        assert torch.allclose(mine, theirs, rtol=1e-5, atol=1e-6, equal_nan=True), name
+
+
+@needs_engine
+@given(
+    st.integers(1, 9), st.integers(1, 9), st.integers(1, 40), st.booleans(), st.booleans(),
+    st.integers(0, 2**16),
+)  # fmt: skip
+def test_any_dropout_masks(
+    batch: int, steps: int, units: int, by_gate: bool, sequences: bool, seed: int
+) -> None:
+    """Against the scan engine, which is held against Keras elsewhere."""
+    generator = torch.Generator().manual_seed(seed)
+    style = "keras" if by_gate else "keras_3.0"
+    keywords = {"dropout": 0.3, "recurrent_dropout": 0.4, "dropout_style": style}
+    layer: LSTM[Any] = LSTM(3, units, return_sequences=sequences, dtype=torch.float64, **keywords)
+    shape = (4, batch) if by_gate else (batch,)
+    masks = DropoutMasks(
+        *(
+            torch.bernoulli(torch.full((*shape, n), 0.6, dtype=torch.float64), generator=generator)
+            for n in (3, units)
+        )
+    )
+    x = torch.randn(batch, steps, 3, dtype=torch.float64, generator=generator, requires_grad=True)
+    mask = torch.rand(batch, steps, generator=generator) < 0.7
+
+    def run() -> list[Tensor]:
+        y = layer(x, mask=mask, training=True, dropout_masks=masks)
+        return [y, *torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])]
+
+    mine = run()
+    with native_engine(False):
+        theirs = run()
+    for a, b in zip(mine, theirs, strict=True):
+        assert_parity(a, b, bound=FLOAT64)
+
+
+# Old weights are never used
+
+
+def _in_place(layer: LSTM[Any]) -> None:
+    with torch.no_grad():
+        layer.lstm.weight_hh_l0.mul_(1.5)
+
+
+def _data(layer: LSTM[Any]) -> None:
+    layer.lstm.weight_hh_l0.data[3, 2] += 1  # raises no version
+
+
+def _storage(layer: LSTM[Any]) -> None:
+    layer.lstm.weight_ih_l0.detach().numpy()[4, 1] -= 1
+
+
+def _bias(layer: LSTM[Any]) -> None:
+    layer.lstm.bias_ih_l0.data[7] = 2
+
+
+def _second_bias(layer: LSTM[Any]) -> None:
+    layer.lstm.bias_hh_l0[2] = 1
+
+
+def _inference(layer: LSTM[Any]) -> None:
+    with torch.inference_mode():
+        layer.lstm.weight_ih_l0.add_(0.25)
+
+
+def _new_parameter(layer: LSTM[Any]) -> None:
+    layer.lstm.weight_ih_l0 = torch.nn.Parameter(torch.randn(4 * U, F))
+
+
+def _state_dict(layer: LSTM[Any]) -> None:
+    layer.load_state_dict(LSTM(F, U).state_dict())
+
+
+def _assigned(layer: LSTM[Any]) -> None:
+    layer.load_state_dict(LSTM(F, U).state_dict(), assign=True)
+
+
+def _to_and_fro(layer: LSTM[Any]) -> None:
+    layer.double()
+    layer.lstm.weight_hh_l0.data.mul_(0.5)
+    layer.float()
+
+
+def _optimizer(layer: LSTM[Any]) -> None:
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.1)
+    layer(torch.randn(B, T, F)).sum().backward()
+    optimizer.step()
+
+
+def _set_weights(layer: LSTM[Any]) -> None:
+    layer.set_weights([w + 0.1 for w in layer.get_weights()])
+
+
+def _reset(layer: LSTM[Any]) -> None:
+    layer.reset_parameters()
+
+
+CHANGES: list[Callable[[LSTM[Any]], None]] = [
+    _in_place, _data, _storage, _bias, _second_bias, _inference, _new_parameter, _state_dict,
+    _assigned, _to_and_fro, _optimizer, _set_weights, _reset,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("grad", [False, True], ids=["inference", "grad"])
+@pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__.strip("_"))
+def test_changed_weights_are_used_at_once(change: Callable[[Any], None], grad: bool) -> None:
+    torch.manual_seed(0)
+    layer, x = LSTM(F, U), torch.randn(B, T, F)
+    with torch.set_grad_enabled(grad):
+        layer(x)
+        before = layer(x)
+    change(layer)
+    with torch.set_grad_enabled(grad):
+        after = layer(x)
+    assert (after - before).abs().max() > 1e-4
+    second = layer.lstm.bias_hh_l0.numpy()
+    kernel, recurrent, bias = (w.astype(np.float64) for w in layer.get_weights())
+    gates = second.astype(np.float64)  # added where it is not zero
+    total = bias if not gates.any() else layer.lstm.bias_ih_l0.detach().double().numpy() + gates
+    expected = oracle.forward(x.double().numpy(), kernel, recurrent, total).output
+    assert_parity(after.detach(), expected, bound=1e-6)
+
+
+@needs_engine
+def test_functional_call_and_what_stands_around_it() -> None:
+    layer, other = LSTM(F, U, dtype=torch.float64), LSTM(F, U, dtype=torch.float64)
+    x = torch.randn(B, T, F, dtype=torch.float64)
+    own, theirs = layer(x), other(x)
+    given_parameters = {k: v.detach() for k, v in other.named_parameters()}
+    for _ in range(2):
+        result = torch.func.functional_call(layer, given_parameters, (x,))
+        assert_parity(result, theirs, bound=FLOAT64)
+        assert_parity(layer(x), own, bound=FLOAT64)
+
+
+def test_a_copy_and_a_pickle_have_weights_of_their_own() -> None:
+    layer, x = LSTM(F, U), torch.randn(B, T, F)
+    with torch.no_grad():
+        expected = layer(x)
+        for again in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+            assert torch.equal(again(x), expected)
+            again.lstm.weight_hh_l0.mul_(2)
+            assert not torch.equal(again(x), expected)
+            assert torch.equal(layer(x), expected)
+
+
+@pytest.mark.parametrize("sequences", [False, True])
+def test_an_output_that_was_written_to_is_not_used_in_the_backward(sequences: bool) -> None:
+    layer: LSTM[Any] = LSTM(F, U, return_sequences=sequences, return_state=True)
+    y, h, _ = layer(torch.randn(B, T, F))
+    kept = h.detach().clone()
+    y.mul_(2)
+    assert torch.equal(h, kept)
+    if sequences and STATUS.available:
+        with pytest.raises(RuntimeError, match="inplace operation"):
+            y.sum().backward()
+
+
+def test_weights_that_change_before_the_backward_are_an_error() -> None:
+    layer: LSTM[Any] = LSTM(F, U)
+    loss = layer(torch.randn(B, T, F)).sum()
+    _in_place(layer)
+    with pytest.raises(RuntimeError, match="inplace operation"):
+        loss.backward()
+
+
+# What torch does around it
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_second_derivatives(masked: bool, reverse: bool) -> None:
+    torch.manual_seed(2)
+    layer: LSTM[Any] = LSTM(
+        2, 3, dtype=torch.float64, go_backwards=reverse, return_sequences=True, return_state=True
+    )
+    x = torch.randn(2, 4, 2, dtype=torch.float64, requires_grad=True)
+    state = tuple(torch.randn(2, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    mask = torch.tensor([[1, 0, 1, 1], [0, 1, 1, 0]]) if masked else None
+
+    def run(*tensors: Tensor) -> Any:
+        names = ("lstm.weight_ih_l0", "lstm.weight_hh_l0", "lstm.bias_ih_l0")
+        x, h, c, *weights = tensors
+        parameters = dict(zip(names, weights, strict=True))
+        options = {"mask": mask, "initial_state": (h, c)}
+        return torch.func.functional_call(layer, parameters, (x,), options)
+
+    given_tensors = (x, *state, *layer.parameters())
+    assert torch.autograd.gradcheck(run, given_tensors)
+    assert torch.autograd.gradgradcheck(run, given_tensors)
+
+
+def test_a_graph_that_is_kept_gives_the_same_gradients_again() -> None:
+    layer = LSTM(F, U, dtype=torch.float64)
+    loss = layer(torch.randn(B, T, F, dtype=torch.float64)).square().sum()
+    first = torch.autograd.grad(loss, list(layer.parameters()), retain_graph=True)
+    again = torch.autograd.grad(loss, list(layer.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize(
+    "within",
+    [
+        lambda: torch.autocast("cpu", torch.bfloat16),
+        torch.overrides.BaseTorchFunctionMode,
+        torch.autograd.forward_ad.dual_level,
+    ],
+    ids=["autocast", "mode", "dual"],
+)
+def test_what_must_see_operators_sees_them(within: Any, counted: list[str]) -> None:
+    layer, x = LSTM(F, U), torch.randn(B, T, F)
+    with torch.no_grad():
+        layer(x)
+        counted.clear()
+        with within():
+            layer(x)
+            layer(x, mask=torch.ones(B, T))
+    assert not counted
+
+
+@needs_engine
+def test_a_default_device_does_not_keep_it_away(counted: list[str]) -> None:
+    layer, x = LSTM(F, U), torch.randn(B, T, F)
+    with torch.device("meta"):
+        layer(x, mask=torch.ones(B, T, device="cpu")).sum().backward()
+    assert {"kl_run_forward", "kl_run_backward"} <= set(counted)
+    assert layer.lstm.weight_hh_l0.grad is not None and not layer.lstm.weight_hh_l0.grad.is_meta
+
+
+def test_several_python_threads_at_once() -> None:
+    layer, x = LSTM(17, 67, return_sequences=True), torch.randn(9, 23, 17)
+    layers = [layer, LSTM(17, 67, return_sequences=True)]
+    with torch.no_grad():
+        expected = [one(x) for one in layers]
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        one = layers[number % 2]
+        with torch.no_grad():
+            for _ in range(50):
+                if not torch.equal(one(x), expected[number % 2]):
+                    wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not wrong and not any(thread.is_alive() for thread in threads)
+
+
+FORKING = """
+import os, torch
+from kerasish_lstm import LSTM
+torch.set_num_threads(2)
+layer, x = LSTM(64, 128), torch.randn(32, 50, 64)
+torch.mm(torch.randn(999, 999), torch.randn(999, 999))  # torch's threads are running
+loss = layer(x).sum(); loss.backward()
+expected = layer(x).detach()
+child = os.fork()
+if child == 0:
+    again = layer(x)
+    again.detach().sum()
+    os._exit(0 if torch.allclose(again.detach(), expected, atol=1e-6) else 7)
+_, status = os.waitpid(child, 0)
+raise SystemExit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_it_works_after_a_fork() -> None:
+    command = [sys.executable, "-W", "ignore", "-c", FORKING]
+    assert subprocess.run(command, cwd=ROOT, timeout=120, check=False).returncode == 0
+
+
+def test_it_can_be_turned_off(counted: list[str]) -> None:
+    layer, x = LSTM(F, U), torch.randn(B, T, F)
+    layer(x)
+    counted.clear()
+    with native_engine(False):
+        layer(x)
+        with torch.no_grad():
+            layer(x)
+        assert layer.engine == "fused" and not native_status().available
+        assert "turned off" in str(layer.why_not_native())
+    assert not {"kl_run_forward", "kl_run_backward"} & set(counted)
+    code = "import kerasish_lstm as k; print(k.LSTM(2, 3).engine, k.native_status().available)"
+    environment = {**os.environ, "KERASISH_LSTM_NATIVE": "0"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["fused", "False"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("keywords", "reason"),
+    [
+        ({"activation": "gelu"}, "activation is gelu, the native engine has linear, tanh"),
+        ({"recurrent_activation": torch.sin}, "recurrent_activation is sin"),
+        ({"use_cudnn": True}, "use_cudnn=True"),
+        ({"use_cudnn": False}, "use_cudnn=False"),
+    ],
+    ids=str,
+)
+def test_the_reason_is_said(keywords: dict[str, Any], reason: str) -> None:
+    layer: LSTM[Any] = LSTM(F, U, **keywords)
+    assert str(layer.why_not_native()).startswith(reason)
+    assert layer.engine != "native"
+
+
+def test_a_library_that_is_not_there_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "native").mkdir()
+    monkeypatch.setattr(engine, "__file__", str(tmp_path / "_native.py"))
+    monkeypatch.setattr(engine._process, "engine", None)
+    assert "KERASISH_LSTM_BUILD=1" in str(native_status().reason)
+    layer, x = LSTM(F, U), torch.randn(B, T, F)
+    assert layer.engine == "fused" and "not built" in str(layer.why_not_native())
+    assert_parity(layer(x), truth(layer, x), bound=2e-6)
+    (tmp_path / "native" / "engine.so").write_bytes(b"no library")
+    monkeypatch.setattr(engine._process, "engine", None)
+    assert "cannot be loaded" in str(native_status().reason)
+
+
+def test_both_directions_of_a_bidirectional() -> None:
+    both = Bidirectional(LSTM(F, U, return_sequences=True, dtype=torch.float64))
+    x, mask = torch.randn(B, T, F, dtype=torch.float64), torch.rand(B, T) < 0.6
+    mine = both(x, mask=mask)
+    with native_engine(False):
+        assert_parity(mine, both(x, mask=mask), bound=FLOAT64)
+
+
+# The C++ alone, under the sanitizers
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(COMPILER is None, reason="no C++ compiler here")
+def test_the_sanitizers_find_nothing(tmp_path: Path) -> None:
+    """Addresses and undefined behaviour, over odd sizes, masks, dropout, and both directions."""
+    assert COMPILER is not None
+    sources = ROOT / "kerasish_lstm" / "native"
+    program = tmp_path / "check"
+    flags = ["-std=c++17", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    own = [
+        "-DKL_SET=kl_base",
+        "-DKL_BYTES=16",
+        "-DKL_ROWS=3",
+        "-DKL_ALWAYS_SPLIT",
+        "-Wno-psabi",
+        f"-I{sources}",
+    ]
+    files = [
+        sources / "dispatch.cpp",
+        sources / "engine.cpp",
+        Path(__file__).with_name("native.cpp"),
+    ]
+    command = [COMPILER, *flags, *own, *map(str, files), "-pthread", "-o", str(program)]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "cannot find -lasan" in built.stderr or "libclang_rt" in built.stderr:
+        pytest.skip("the compiler has no sanitizers here")
+    assert built.returncode == 0, built.stderr
+    done = subprocess.run([str(program)], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "cases" in done.stdout
