@@ -21,7 +21,8 @@ from ._dropout import NO_DROPOUT, NO_PLAN, DropoutMasks, DropoutPlan, on_input, 
 from ._engines import CastLSTM, LSTMState, TorchLSTM, fused, scan, why_not_fused, why_not_native
 from ._inputs import as_arrays
 from ._losses import WithLosses
-from ._native import Pack, Recurrence, native, why_not_call, why_not_library
+from ._native import Pack, Recurrence, why_not_call, why_not_library
+from ._native_autograd import native
 from .config import LSTMConfig
 from .errors import ConfigError, InputError, WeightMismatch
 from .weights import LSTMWeights, relayout

@@ -1,0 +1,313 @@
+"""The native engine under autograd.
+
+The engine gives dz, the gradient before the activations, of some steps at a time; what is left is
+matrix products, which are torch's. A step that is masked has no row in dz.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._engines import NATIVE_ACTIVATIONS, LSTMState, TorchLSTM, input_product, lstm_step
+from ._native import (
+    DTYPES,
+    Backward,
+    Pack,
+    Recurrence,
+    check,
+    functions,
+    pointer,
+    run_forward,
+    threads,
+    unit_stride,
+)
+
+_CHUNK = 2**23  # bytes of dz at a time
+
+Three = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+def native(
+    lstm: TorchLSTM, pack: Pack, x: Tensor, state: LSTMState | None, call: Recurrence
+) -> tuple[Tensor | None, LSTMState]:
+    """h after each step, in processing order, and the state at the end.
+
+    Args:
+        x: (B, T, F), as it is given: what is masked is not read.
+        state: None is zeros.
+
+    Returns:
+        (B, T, U), or None where it is not wanted, and the state. At a masked step h is what it was
+        before, and so is the state at the end.
+    """
+    weights = (lstm.weight_ih_l0, lstm.weight_hh_l0)
+    biases = (lstm.bias_ih_l0, lstm.bias_hh_l0) if lstm.bias else (None, None)
+    h, c = (None, None) if state is None else state
+    if torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in (x, h, c, *weights, *biases)
+    ):
+        hs, h, c = NativeFunction.apply(x, h, c, *weights, *biases, pack, call)  # type: ignore[no-untyped-call]
+        return hs.transpose(0, 1) if call.sequences else None, LSTMState(h, c)
+    return run_forward(x, h, c, weights, biases, pack, call)
+
+
+class NativeFunction(torch.autograd.Function):
+    """The engine with its backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        h: Tensor | None,
+        c: Tensor | None,
+        w_ih: Tensor,
+        w_hh: Tensor,
+        b_ih: Tensor | None,
+        b_hh: Tensor | None,
+        pack: Pack,
+        call: Recurrence,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        batch, steps, _ = x.shape
+        units = w_hh.shape[1]
+        hs, gates = (x.new_empty(steps, batch, n * units) for n in (1, 4))
+        cs = x.new_empty(steps + 1, batch, units)
+        _, end = run_forward(x, h, c, (w_ih, w_hh), (b_ih, b_hh), pack, call, (hs, gates, cs))
+        ctx.set_materialize_grads(False)
+        ctx.call = call
+        ctx.save_for_backward(x, h, c, w_ih, w_hh, b_ih, b_hh, hs, gates, cs)
+        return hs, end.h, end.c
+
+    @staticmethod
+    def backward(
+        ctx: Any, d_hs: Tensor | None, d_h: Tensor | None, d_c: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        x, h, c, w_ih, w_hh, b_ih, b_hh, hs, gates, cs = ctx.saved_tensors
+        inputs = (x, h, c, w_ih, w_hh, b_ih, b_hh)
+        wanted = ctx.needs_input_grad[: len(inputs)]
+        if torch.is_grad_enabled():
+            found = _by_torch(inputs, wanted, (d_hs, d_h, d_c), ctx.call)
+        else:
+            found = _gradients(inputs, wanted, (d_hs, d_h, d_c), (hs, gates, cs), ctx.call)
+        return (*found, None, None)
+
+
+class _Rows(NamedTuple):
+    """Which steps the rows of a dz are of.
+
+    span: the steps from its first to behind its last, in processing order.
+    numbers: of the rows among (steps, B), or None where all are there.
+    """
+
+    start: int
+    stop: int
+    batch: int
+    numbers: Tensor | None
+
+    def masked(self, value: Tensor, mask: Tensor) -> Tensor:
+        """value (rows, n), each row times that of mask (B, n) which is its example's."""
+        if self.numbers is None:
+            steps = len(value) // max(1, self.batch)
+            return (value.view(steps, *mask.shape) * mask).view(value.shape)
+        return value * mask[self.numbers % self.batch]
+
+
+def _gradients(
+    inputs: tuple[Any, ...],
+    wanted: tuple[bool, ...],
+    gradients: Three,
+    saved: tuple[Tensor, Tensor, Tensor],
+    call: Recurrence,
+) -> list[Tensor | None]:
+    """The gradients of x, h, c, w_ih, w_hh, b_ih and b_hh."""
+    x, h, _, w_ih, w_hh, _, _ = inputs
+    d_hs, d_h, d_c = gradients
+    hs, gates, cs = saved
+    batch, steps, _ = x.shape
+    units = w_hh.shape[1]
+    engine, wide = functions(), DTYPES[x.dtype]
+    dropped, gated = call.dropout.recurrent, call.dropout.input
+    by_gate = dropped is not None and dropped.ndim == 3
+    dropped = None if dropped is None else dropped.contiguous()
+    size = engine.kl_pack_backward_size(wide, units, by_gate)
+    memory = torch.empty(size, dtype=torch.uint8, device="cpu")
+    w_hh = w_hh.contiguous()
+    engine.kl_pack_backward(wide, units, by_gate, w_hh.data_ptr(), memory.data_ptr())
+
+    dh, dc = (
+        x.new_zeros(batch, units) if d is None else d.clone(memory_format=torch.contiguous_format)
+        for d in (d_h, d_c)
+    )
+    d_hs = None if d_hs is None else unit_stride(d_hs)
+    d_x = x.new_zeros(x.shape) if wanted[0] else None
+    d_ih = torch.zeros_like(w_ih) if wanted[3] else None
+    d_hh = torch.zeros_like(w_hh) if wanted[4] else None
+    d_bias = x.new_zeros(4 * units) if any(wanted[5:]) else None
+    arguments = Backward(
+        batch, steps, units, 0, 0, memory.data_ptr(),
+        pointer(call.mask), *((0, 0) if call.mask is None else call.mask.stride()),
+        gates.data_ptr(), cs.data_ptr(),
+        pointer(dropped), 0 if dropped is None else (4 if by_gate else 1),
+        pointer(d_hs), *((0, 0) if d_hs is None else (d_hs.stride(1), d_hs.stride(0))),
+        dh.data_ptr(), dc.data_ptr(), None, None,
+        *map(NATIVE_ACTIVATIONS.index, call.names), call.reverse, threads(),
+    )  # fmt: skip
+    active = None
+    if call.mask is not None:  # (T, B), in processing order
+        active = (call.mask.flip(1) if call.reverse else call.mask).t()
+    together = max(1, min(steps, _CHUNK // max(1, batch * 4 * units * wide)))
+    for stop in range(steps, 0, -together):
+        start = max(0, stop - together)
+        arguments.start, arguments.stop = start, stop
+        rows = _Rows(start, stop, batch, None)
+        count = (stop - start) * batch
+        if active is not None:
+            some = active[start:stop].reshape(-1)
+            numbers = some.nonzero().squeeze(1)
+            places = some.cumsum(0).sub_(1)
+            arguments.dz_row = places.data_ptr()
+            rows, count = rows._replace(numbers=numbers), len(numbers)
+        dz = x.new_empty(count, 4 * units)
+        arguments.dz = dz.data_ptr()
+        check(engine.kl_run_backward(wide, ctypes.byref(arguments), 1))
+        if d_bias is not None:
+            d_bias += dz.sum(0)
+        if d_hh is not None:
+            _add_recurrent(d_hh, dz, rows, h, hs, dropped)
+        if d_ih is not None or d_x is not None:
+            _add_input((d_x, d_ih), dz, rows, x, w_ih, gated, reverse=call.reverse)
+    ends = (dh if wanted[1] else None, dc if wanted[2] else None)
+    return [d_x, *ends, d_ih, d_hh, *(d_bias if one else None for one in wanted[5:])]
+
+
+def _add_recurrent(
+    d_hh: Tensor, dz: Tensor, rows: _Rows, h0: Tensor | None, hs: Tensor, dropped: Tensor | None
+) -> None:
+    """Add dz' h, with h before each step: h0 before the first, and else hs (T, B, U), one back."""
+    batch, units = rows.batch, hs.shape[2]
+    flat = hs.view(-1, units)
+    numbers, at_first = rows.numbers, 0
+    if rows.start == 0:
+        at_first = batch if numbers is None else int((numbers < batch).sum())
+        if h0 is not None and at_first:
+            first = rows._replace(numbers=None if numbers is None else numbers[:at_first])
+            begin = h0 if numbers is None else h0[numbers[:at_first]]
+            _add_by_gate(d_hh, dz[:at_first], begin, first, dropped)
+    if numbers is None:
+        before = flat[max(0, rows.start - 1) * batch : (rows.stop - 1) * batch]
+        later = rows
+    else:
+        later = rows._replace(numbers=numbers[at_first:])
+        before = flat[max(0, rows.start - 1) * batch :]
+        offset = batch if rows.start == 0 else 0
+        before = before.index_select(0, numbers[at_first:] - offset)
+    _add_by_gate(d_hh, dz[at_first:], before, later, dropped)
+
+
+def _add_input(
+    sums: tuple[Tensor | None, Tensor | None],
+    dz: Tensor,
+    rows: _Rows,
+    x: Tensor,
+    w_ih: Tensor,
+    gated: Tensor | None,
+    *,
+    reverse: bool,
+) -> None:
+    """Add dz' x to the gradient of w_ih, and write dz w_ih into that of x."""
+    d_x, d_ih = sums
+    batch, steps, features = x.shape
+    begin = steps - rows.stop if reverse else rows.start
+    length = rows.stop - rows.start
+    places = None  # of the rows, in x (B T, F)
+    if rows.numbers is not None:
+        t, example = rows.numbers // batch + rows.start, rows.numbers % batch
+        places = example * steps + (steps - 1 - t if reverse else t)
+    if d_ih is not None:
+        if places is None:
+            part = x[:, begin : begin + length].transpose(0, 1)
+            value = (part.flip(0) if reverse else part).reshape(-1, features)
+        else:
+            value = x.reshape(-1, features).index_select(0, places)
+        _add_by_gate(d_ih, dz, value, rows, gated)
+    if d_x is None:
+        return
+    if gated is None:
+        found = dz @ w_ih
+    else:
+        parts = zip(dz.chunk(4, 1), w_ih.chunk(4), gated, strict=True)
+        found = sum((rows.masked(z @ w, mask) for z, w, mask in parts), start=torch.zeros(()))
+    if places is None:
+        found = found.view(length, batch, features)
+        found = found.flip(0) if reverse else found
+        d_x[:, begin : begin + length] = found.transpose(0, 1)
+    else:
+        d_x.view(-1, features).index_copy_(0, places, found)
+
+
+def _add_by_gate(to: Tensor, dz: Tensor, value: Tensor, rows: _Rows, masks: Tensor | None) -> None:
+    """to (4U, n) += dz' value, the value under a dropout mask, (B, n) or (4, B, n) by gate."""
+    if masks is None:
+        to.addmm_(dz.t(), value)
+    elif masks.ndim == 2:
+        to.addmm_(dz.t(), rows.masked(value, masks))
+    else:
+        for part, z, mask in zip(to.chunk(4), dz.chunk(4, 1), masks, strict=True):
+            part.addmm_(z.t(), rows.masked(value, mask))
+
+
+def _by_torch(
+    inputs: tuple[Any, ...],
+    wanted: tuple[bool, ...],
+    gradients: tuple[Tensor | None, Tensor | None, Tensor | None],
+    call: Recurrence,
+) -> list[Tensor | None]:
+    """The gradients by operators of torch, so that they can be differentiated again."""
+    aliases: list[Any] = [t if t is None else t.view_as(t) for t in inputs]
+    x, h, c, w_ih, w_hh, b_ih, b_hh = aliases
+    batch, steps, _ = x.shape
+    zeros = x.new_zeros(batch, w_hh.shape[1])
+    state = LSTMState(*(zeros if s is None else s for s in (h, c)))
+    mask = call.mask
+    order = range(steps - 1, -1, -1) if call.reverse else range(steps)
+    if mask is not None:
+        x = x.masked_fill(~mask.unsqueeze(-1), 0)
+    one = _Given(w_ih, w_hh, b_ih, b_hh)
+    z = input_product(one, x, call.dropout.input).unbind(1)  # type: ignore[arg-type]
+    hs = []
+    for t in order:
+        new = lstm_step(z[t], state, w_hh.t(), *call.functions, call.dropout.recurrent)
+        if mask is not None:
+            on = mask[:, t].unsqueeze(1)
+            new = LSTMState(*(torch.where(on, n, o) for n, o in zip(new, state, strict=True)))
+        state = new
+        hs.append(state.h)
+    results = [torch.stack(hs), *state]
+    given = [(r, g) for r, g in zip(results, gradients, strict=True) if g is not None]
+    asked = [t for t, n in zip(aliases, wanted, strict=True) if n]
+    found = iter(
+        torch.autograd.grad(
+            [r for r, _ in given],
+            asked,
+            [g for _, g in given],
+            create_graph=True,
+            allow_unused=True,
+        )
+    )
+    return [next(found) if n else None for n in wanted]
+
+
+class _Given(NamedTuple):
+    """Weights as :func:`input_product` reads them."""
+
+    weight_ih_l0: Tensor
+    weight_hh_l0: Tensor
+    bias_ih_l0: Tensor | None
+    bias_hh_l0: Tensor | None
+
+    @property
+    def bias(self) -> bool:
+        return self.bias_ih_l0 is not None
