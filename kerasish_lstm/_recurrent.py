@@ -21,6 +21,7 @@ from ._dropout import NO_DROPOUT, NO_PLAN, DropoutMasks, DropoutPlan, on_input, 
 from ._engines import CastLSTM, LSTMState, TorchLSTM, fused, scan, why_not_fused, why_not_native
 from ._inputs import as_arrays
 from ._losses import WithLosses
+from ._native import DTYPES as NATIVE_DTYPES
 from ._native import Pack, Recurrence, why_not_call, why_not_library
 from ._native_autograd import native
 from .config import LSTMConfig
@@ -426,6 +427,12 @@ class Recurrent(Configured, WithLosses):
         """
         del training  # it has every kind of dropout
         return why_not_native(self.config) or why_not_library()
+
+    def _engine_now(self) -> str:
+        on_cpu = self.lstm.weight_hh_l0.device.type == "cpu"
+        if on_cpu and self.compute_dtype in NATIVE_DTYPES and self.why_not_native() is None:
+            return "native"
+        return "fused" if self.why_not_fused() is None else "scan"
 
     def _natively(
         self,

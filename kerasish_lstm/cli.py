@@ -5,6 +5,7 @@
     kerasish-lstm inspect FILE  what is in a file
     kerasish-lstm convert IN OUT
     kerasish-lstm verify A [B]  two files, or a file and Keras, on the same random inputs
+    kerasish-lstm info          the versions, devices and engines of this machine
 
 Exit status: 0 done, or equal; 1 not equal within the bound, or not everything was compared; 2 a
 file or an argument that cannot be used.
@@ -30,6 +31,7 @@ from . import __version__
 from ._recurrent import recurrent_parts
 from .commands._console import errors_end_it, escape
 from .commands._entry import convert, inspect, verify
+from .commands._info import info
 from .config import LSTMConfig
 from .convert import read_layers
 from .errors import ConfigError, FileFormatError, NotBuiltError
@@ -82,7 +84,7 @@ def _root(
     """Keras's LSTM, exactly, in PyTorch."""
 
 
-for command in (inspect, convert, verify):
+for command in (inspect, convert, verify, info):
     main.command()(command)
 
 
@@ -258,7 +260,9 @@ def _call_of_part(part: Any) -> str:
 
 
 def _engine(layer: Any) -> str:
-    return "fused" if all(p.why_not_fused() is None for p in recurrent_parts(layer)) else "scan"
+    """The slowest engine of its parts."""
+    found = {part._engine_now() for part in recurrent_parts(layer)}
+    return next(name for name in ("scan", "fused", "native") if name in found)
 
 
 def _show(console: Console, one: Comparison) -> None:

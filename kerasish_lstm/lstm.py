@@ -243,10 +243,7 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
     @property
     def engine(self) -> str:
         """The engine that would run now: ``"native"``, ``"fused"`` or ``"scan"``."""
-        on_cpu = self.lstm.weight_hh_l0.device.type == "cpu"
-        if on_cpu and self.compute_dtype in DTYPES and self.why_not_native() is None:
-            return "native"
-        return "fused" if self.why_not_fused() is None else "scan"
+        return self._engine_now()
 
     def extra_repr(self) -> str:
         reason = self.why_not_fused() if self.engine == "scan" else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import re
@@ -14,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 
-from kerasish_lstm import LSTM, __version__, load_keras
+from kerasish_lstm import LSTM, __version__, load_keras, native_engine, native_status
 from kerasish_lstm.parity import assert_parity
 
 from .keras_live import KerasLive
@@ -200,3 +201,15 @@ def test_version_and_help() -> None:
 
 def test_load_keras_reads_the_notebook() -> None:
     assert list(load_keras(cli.NOTEBOOK)) == list(RECORDED["layers"])
+
+
+def test_info_says_what_a_bug_report_needs() -> None:
+    code, text = run("info", "--json")
+    found = json.loads(text)
+    assert code == 0 and found["versions"]["torch"] == importlib.metadata.version("torch")
+    assert found["versions"]["kerasish_lstm"] == __version__
+    assert found["native"] == json.loads(json.dumps(native_status()._asdict()))
+    with native_engine(False):
+        assert "not active: it is turned off" in run("info")[1]
+    for shown in (*found["versions"], str(found["threads"]), "native engine"):
+        assert shown in run("info")[1]
