@@ -93,8 +93,7 @@ class _Engine(NamedTuple):
     parallel: bool = False
 
 
-def _load() -> _Engine:
-    path = Path(__file__).parent / "native" / "engine.so"
+def _load(path: Path) -> _Engine:
     if not path.exists():
         return _Engine(
             None,
@@ -156,7 +155,7 @@ def functions() -> Any:
 
 def _loaded() -> _Engine:
     if _process.engine is None:
-        _process.engine = _load()
+        _process.engine = _load(Path(__file__).parent / "native" / "engine.so")
     return _process.engine
 
 

@@ -1,0 +1,245 @@
+"""Mistakes in the native engine's C++, made on purpose: the suite's own test must fail for each.
+
+Each is one replacement in the source, built for one set of instructions without optimization.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from kerasish_lstm import _native as engine
+from kerasish_lstm.errors import ParityError
+
+from ..cases import Case
+from ..test_parity import test_float64_equals_the_oracle as the_suites_test
+
+SOURCES = Path(engine.__file__).parent / "native"
+COMPILER = shutil.which("g++") or shutil.which("clang++")
+SETS = ["-DKL_SET=kl_base", "-DKL_BYTES=16", "-DKL_ROWS=3", "-DKL_ALWAYS_SPLIT"]
+FLAGS = ["-std=c++17", "-O0", "-fPIC", "-shared", "-Wno-psabi", *SETS]
+
+PLAIN = Case("none", "given", True, True)
+MASKED = Case("gaps", "given", True, True)
+BACKWARDS = Case("gaps", "none", True, True, go_backwards=True)
+MANY = Case("gaps", "none", True, True, go_backwards=True, batch=9)
+LAST = Case("right", "none", units=11)
+HARD = Case("none", "none", True, recurrent_activation="hard_sigmoid")
+OLD = Case("none", "none", True, recurrent_activation="hard_sigmoid_v2")
+SOFT = Case("none", "none", True, activation="softsign")
+RELU = Case("none", "none", True, activation="relu")
+EVEN = Case("none", "given", True, True, batch=1, features=3, units=8)
+DROPPED = Case("gaps", "given", True, True, dropout="both")
+
+# name: (file, what stands there, what stands there then, the cases that must see it)
+MUTANTS: dict[str, tuple[str, str, str, tuple[Case, ...]]] = {
+    "gates swapped": (
+        "engine.cpp",
+        "z[0]);\n  const V<S> forget",
+        "z[1]);\n  const V<S> forget",
+        (PLAIN,),
+    ),
+    "old h read": (
+        "engine.cpp",
+        "keep_h(f, 1 - s.parity[i], row",
+        "keep_h(f, s.parity[i], row",
+        (PLAIN,),
+    ),
+    "a step too early": (
+        "engine.cpp",
+        "s.at = a.reverse ? a.T - 1 - t : t;",
+        "s.at = t;",
+        (MANY,),
+    ),
+    "projected backwards": (
+        "engine.cpp",
+        "const int64_t at = a.reverse ? a.T - 1 - t - ahead : t + ahead;",
+        "const int64_t at = t + ahead;",
+        (BACKWARDS,),
+    ),
+    "the mask ignored": (
+        "engine.cpp",
+        "if (counts(a, row, t, a.T)) {\n        if (a.x_drop)",
+        "if (true) {\n        if (a.x_drop)",
+        (MASKED, LAST),
+    ),
+    "the last k left out": (
+        "engine.cpp",
+        "for (; k + 2 <= K;",
+        "for (; k + 2 < K;",
+        (EVEN,),
+    ),
+    "a bias left out": (
+        "engine.cpp",
+        "if (unit < a.H && b_ih) sum += b_ih[at];",
+        "",
+        (PLAIN,),
+    ),
+    "the last rows not written": (
+        "vectors.h",
+        "memcpy(to, &v, n * sizeof(S));",
+        ";",
+        (LAST,),
+    ),
+    "c0 left out": (
+        "engine.cpp",
+        "a.c0 ? load(",
+        "false ? load(",
+        (PLAIN, MASKED),
+    ),
+    "h through a masked step": (
+        "engine.cpp",
+        "if (a.hs)\n        memcpy(",
+        "if (false)\n        memcpy(",
+        (MASKED,),
+    ),
+    "c through a masked step": (
+        "engine.cpp",
+        "if (a.cs)\n        memcpy(",
+        "if (false)\n        memcpy(",
+        (MASKED,),
+    ),
+    "dy at a masked step lost": (
+        "engine.cpp",
+        "dh[u] += dy[u];",
+        ";",
+        (MASKED,),
+    ),
+    "dh not added": (
+        "engine.cpp",
+        "if (dy) d += load(dy + at, n);",
+        "if (dy) d = load(dy + at, n);",
+        (PLAIN,),
+    ),
+    "dc not carried": (
+        "engine.cpp",
+        "store(dc + at, dcell * forget, n);",
+        "",
+        (PLAIN,),
+    ),
+    "the slope of tanh": (
+        "vectors.h",
+        "return S(1) - y * y;",
+        "return S(1) - y;",
+        (PLAIN,),
+    ),
+    "the slope of sigmoid": (
+        "vectors.h",
+        "return y * (S(1) - y);",
+        "return y * y;",
+        (PLAIN,),
+    ),
+    "the slope of hard_sigmoid": (
+        "vectors.h",
+        "? S(1) / S(6) : S(0.2)",
+        "? S(0.2) : S(1) / S(6)",
+        (HARD, OLD),
+    ),
+    "hard_sigmoid of the other Keras": (
+        "vectors.h",
+        "clipped<S>(x + S(3), S(0), S(6)) / S(6)",
+        "clipped<S>(S(0.2) * x + S(0.5), S(0), S(1))",
+        (HARD,),
+    ),
+    "the slope of softsign": (
+        "vectors.h",
+        "return rest * rest;",
+        "return rest;",
+        (SOFT,),
+    ),
+    "relu leaks": (
+        "vectors.h",
+        "return x < S(0) ? all(S(0)) : x;",
+        "return x < S(0) ? S(0.01) * x : x;",
+        (RELU,),
+    ),
+    "one mask for all gates": (
+        "engine.cpp",
+        "static_cast<const S *>(a.h_drop) + (g * a.B + row) * a.H + at;",
+        "static_cast<const S *>(a.h_drop) + row * a.H + at;",
+        (DROPPED,),
+    ),
+    "the mask left out of the backward": (
+        "engine.cpp",
+        "all_gates += sum[r][g] * drop_of<S>(a, g, rows[r], at);",
+        "all_gates += sum[r][g];",
+        (DROPPED,),
+    ),
+    "inputs of another gate": (
+        "engine.cpp",
+        "sum[r][1] += a[r][k + apart] * w1;",
+        "sum[r][1] += a[r][k] * w1;",
+        (DROPPED,),
+    ),
+}
+
+pytestmark = [
+    pytest.mark.skipif(COMPILER is None, reason="no C++ compiler here"),
+    pytest.mark.filterwarnings("ignore"),
+]
+
+
+def build(name: str, folder: Path) -> Path:
+    """The engine with one mistake, or with none."""
+    folder.mkdir()
+    for source in SOURCES.iterdir():
+        if source.suffix in (".h", ".cpp"):
+            shutil.copy(source, folder)
+    if name:
+        file, here, then, _ = MUTANTS[name]
+        text = (folder / file).read_text()
+        assert text.count(here) == 1, f"{name}: {here!r} stands {text.count(here)} times in {file}"
+        (folder / file).write_text(text.replace(here, then))
+    library = folder / "engine.so"
+    assert COMPILER is not None
+    files = [str(folder / "dispatch.cpp"), str(folder / "engine.cpp")]
+    subprocess.run([COMPILER, *FLAGS, *files, "-o", str(library)], check=True)
+    return library
+
+
+@pytest.fixture(scope="module")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """Every mutant, built side by side."""
+    folder = tmp_path_factory.mktemp("mutants")
+    names = ["", *MUTANTS]
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        places = [folder / str(number) for number in range(len(names))]
+        yield dict(zip(names, pool.map(build, names, places), strict=True))
+
+
+def survives(case: Case) -> bool:
+    try:
+        the_suites_test("meta", case, torch.device("cpu"))
+    except ParityError:
+        return False
+    return True
+
+
+def cases_of(name: str) -> tuple[Case, ...]:
+    return MUTANTS[name][3]
+
+
+@pytest.fixture
+def used(
+    libraries: dict[str, Path], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine._process, "engine", engine._load(libraries[request.param]))
+
+
+@pytest.mark.parametrize("used", MUTANTS, indirect=True)
+def test_the_suite_fails_for(used: None, request: pytest.FixtureRequest) -> None:
+    name = request.node.callspec.params["used"]
+    assert not all(survives(case) for case in cases_of(name)), name
+
+
+@pytest.mark.parametrize("used", [""], indirect=True, ids=["the engine as it is"])
+def test_the_suite_passes_for(used: None) -> None:
+    for case in {case for name in MUTANTS for case in cases_of(name)}:
+        assert survives(case), case.id
