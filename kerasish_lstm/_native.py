@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,15 +194,30 @@ def why_not_library() -> str | None:
     return None if _loaded().functions is not None else "the native engine is not built"
 
 
-def why_not_call(x: Tensor, *others: Tensor | None) -> str | None:
-    """Why these tensors of one call cannot be handed over as pointers, or None."""
+def why_not_call(x: Tensor, weights: Sequence[Tensor | None], *others: Tensor | None) -> str | None:
+    """Why these tensors of one call cannot be handed over as pointers, or None.
+
+    Args:
+        weights: w_ih, w_hh, b_ih, b_hh. Whatever a user has put there, it must be what the engine
+            reads: torch's own operators would refuse it, C would not.
+    """
     if x.device.type != "cpu":
         return f"the input is on {x.device.type}"
     if x.dtype not in DTYPES:
         return f"the input is {x.dtype}"
-    for tensor in (x, *others):
-        if tensor is not None and type(tensor) not in (Tensor, torch.nn.Parameter):
-            return f"a tensor is a {type(tensor).__name__}"
+    for tensor in (x, *weights, *others):
+        if tensor is None:
+            continue
+        if type(tensor) not in (Tensor, Parameter) or tensor.layout != torch.strided:
+            return f"a tensor is a {type(tensor).__name__} of layout {tensor.layout}"
+        if tensor.dtype != x.dtype or tensor.device != x.device:
+            return f"a tensor is {tensor.dtype} on {tensor.device}"
+    assert weights[1] is not None
+    units = weights[1].shape[-1]
+    shapes = ((4 * units, x.shape[-1]), (4 * units, units), (4 * units,), (4 * units,))
+    for weight, shape in zip(weights, shapes, strict=True):
+        if weight is not None and weight.shape != shape:
+            return f"a weight is {tuple(weight.shape)}, not {shape}"
     return why_not_now()
 
 
@@ -268,7 +283,8 @@ class Quick:
 
     def __init__(self, features: int, dtype: torch.dtype, config: LSTMConfig) -> None:
         self._wide, self._dtype = DTYPES[dtype], dtype
-        self._features, self._units = features, config.units
+        self._units = units = config.units
+        self._shapes = ((4 * units, features), (4 * units, units), (4 * units,))
         self._sequences = config.return_sequences
         names: Any = (config.activation, config.recurrent_activation)
         self._usual = Forward(F=features, H=config.units, reverse=config.go_backwards)
@@ -300,9 +316,21 @@ class Quick:
         if not (x.is_contiguous() and w_ih.is_contiguous() and w_hh.is_contiguous()):
             return None
         batch, steps, features = x.shape
-        if features != self._features or not steps or _process.disabled:
+        of_ih, of_hh, of_b = self._shapes
+        if features != of_ih[1] or not steps or x.is_neg() or _process.disabled:
             return None
-        if (b_ih is None) is not (b_hh is None) or why_not_now() is not None:
+        if w_ih.shape != of_ih or w_hh.shape != of_hh or w_hh.dtype is not self._dtype:
+            return None
+        if b_hh is not None and not (
+            b_ih is not None
+            and b_ih.shape == b_hh.shape == of_b
+            and b_ih.dtype is b_hh.dtype is self._dtype
+            and b_ih.is_contiguous()
+            and b_hh.is_contiguous()
+            and b_hh.is_cpu
+        ):
+            return None
+        if why_not_now() is not None:
             return None
         one = Forward.from_buffer_copy(self._usual)
         one.B, one.T = batch, steps
@@ -335,65 +363,86 @@ def threads() -> int:
 
 def unit_stride(tensor: Tensor) -> Tensor:
     """A tensor whose last axis has stride 1."""
+    tensor = tensor.resolve_neg()
     return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
 
 
-def run_forward(
-    x: Tensor,
-    h: Tensor | None,
-    c: Tensor | None,
-    weights: tuple[Tensor, Tensor],
-    biases: tuple[Tensor | None, Tensor | None],
-    pack: Pack,
-    call: Recurrence,
-    saved: tuple[Tensor, Tensor, Tensor] | None = None,
-) -> tuple[Tensor | None, LSTMState]:
-    """Run it; ``saved`` takes hs (T, B, U), gates (T, B, 4U) and cs (T + 1, B, U)."""
-    x = unit_stride(x)
-    batch, steps, features = x.shape
-    units = weights[1].shape[1]
-    weights = (weights[0].contiguous(), weights[1].contiguous())
-    hs, gates, cs, row, step = None, None, None, 0, 0
-    if saved is not None:
-        hs, gates, cs = saved
-        row, step = units, batch * units
-    elif call.sequences:
-        hs, row, step = x.new_empty(batch, steps, units), steps * units, units
-    end = LSTMState(x.new_empty(batch, units), x.new_empty(batch, units))
-    h, c = (None if s is None else s.contiguous() for s in (h, c))
-    mask, dropped, gated = call.mask, call.dropout.recurrent, call.dropout.input
-    if dropped is not None:
-        dropped = dropped.contiguous()
-    if gated is not None:
-        gated = gated.contiguous()
-    engine = functions()
-    wide = DTYPES[x.dtype]
-    arguments = Forward(
-        batch, steps, features, units,
-        weights[0].data_ptr(), weights[1].data_ptr(), pointer(biases[0]), pointer(biases[1]),
-        None, x.data_ptr(), x.stride(0), x.stride(1),
-        pointer(mask), *((0, 0) if mask is None else mask.stride()),
-        pointer(h), pointer(c), pointer(gated),
-        pointer(dropped), 0 if dropped is None else (4 if dropped.ndim == 3 else 1),
-        pointer(hs), row, step, pointer(gates), pointer(cs), end.h.data_ptr(), end.c.data_ptr(),
-        *map(NATIVE_ACTIVATIONS.index, call.names), call.reverse, threads(),
-    )  # fmt: skip
-    memory = pack.memory
-    status = _STALE
-    if memory is not None:
-        arguments.pack = memory.data_ptr()
-        status = engine.kl_run_forward(wide, ctypes.byref(arguments), 1)
-    if status == _STALE:
-        size = engine.kl_pack_size(wide, features, units)
-        memory = torch.empty(size, dtype=torch.uint8, device="cpu")
-        given = _Weights(features, units, *map(pointer, (*weights, *biases)))
-        engine.kl_pack(wide, ctypes.byref(given), memory.data_ptr())
+class Prepared:
+    """One call, with its results' memory, ready to run.
+
+    Args:
+        weights: w_ih, w_hh, b_ih, b_hh.
+        saved: takes hs (T, B, U), gates (T, B, 4U) and cs (T + 1, B, U), for the backward.
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        h: Tensor | None,
+        c: Tensor | None,
+        weights: Sequence[Tensor | None],
+        pack: Pack,
+        call: Recurrence,
+        saved: tuple[Tensor, Tensor, Tensor] | None = None,
+    ) -> None:
+        x = unit_stride(x)
+        batch, steps, features = x.shape
+        h, c, gated, dropped, *weights = (
+            None if t is None else t.resolve_neg().contiguous()
+            for t in (h, c, call.dropout.input, call.dropout.recurrent, *weights)
+        )
+        assert weights[1] is not None
+        units = weights[1].shape[1]
+        hs, gates, cs, row, step = None, None, None, 0, 0
+        if saved is not None:
+            hs, gates, cs = saved
+            row, step = units, batch * units
+        elif call.sequences:
+            hs, row, step = x.new_empty(batch, steps, units), steps * units, units
+        end = LSTMState(x.new_empty(batch, units), x.new_empty(batch, units))
+        mask = call.mask
+        self.wide, self.pack = DTYPES[x.dtype], pack
+        self.arguments = Forward(
+            batch, steps, features, units, *map(pointer, weights),
+            pointer(pack.memory), x.data_ptr(), x.stride(0), x.stride(1),
+            pointer(mask), *((0, 0) if mask is None else mask.stride()),
+            pointer(h), pointer(c), pointer(gated),
+            pointer(dropped), 0 if dropped is None else (4 if dropped.ndim == 3 else 1),
+            pointer(hs), row, step, pointer(gates), pointer(cs), end.h.data_ptr(),
+            end.c.data_ptr(), *map(NATIVE_ACTIVATIONS.index, call.names), call.reverse, threads(),
+        )  # fmt: skip
+        self.hs, self.end = hs, end
+        self._weights = weights
+        self._kept = [x, h, c, gated, dropped, mask, pack.memory]  # while C reads them
+
+    def pack_again(self) -> None:
+        """Pack the weights: they are new, or have changed."""
+        engine, arguments = functions(), self.arguments
+        features, units = arguments.F, arguments.H
+        memory = torch.empty(
+            engine.kl_pack_size(self.wide, features, units), dtype=torch.uint8, device="cpu"
+        )
+        given = _Weights(features, units, *map(pointer, self._weights))
+        engine.kl_pack(self.wide, ctypes.byref(given), memory.data_ptr())
         # Another one, not the old one written anew: another thread may be reading that.
-        pack.memory = memory
+        self.pack.memory = memory
         arguments.pack = memory.data_ptr()
-        status = engine.kl_run_forward(wide, ctypes.byref(arguments), 1)
+        self._kept.append(memory)
+
+
+def run_forward(*calls: Prepared) -> None:
+    """Run one call, or two of one batch, length and size at once."""
+    engine, wide = functions(), calls[0].wide
+    array = (Forward * len(calls))(*(call.arguments for call in calls))
+    status = _STALE
+    if all(call.arguments.pack is not None for call in calls):
+        status = engine.kl_run_forward(wide, array, len(calls))
+    if status == _STALE:
+        for number, call in enumerate(calls):
+            call.pack_again()
+            array[number].pack = call.arguments.pack
+        status = engine.kl_run_forward(wide, array, len(calls))
     check(status)
-    return hs, end
 
 
 def check(status: int) -> None:

@@ -17,6 +17,7 @@ from ._native import (
     DTYPES,
     Backward,
     Pack,
+    Prepared,
     Recurrence,
     check,
     functions,
@@ -31,32 +32,61 @@ _CHUNK = 2**23  # bytes of dz at a time
 Three = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
-def native(
-    lstm: TorchLSTM, pack: Pack, x: Tensor, state: LSTMState | None, call: Recurrence
-) -> tuple[Tensor | None, LSTMState]:
-    """h after each step, in processing order, and the state at the end.
+class Call(NamedTuple):
+    """One LSTM's call. x: (B, T, F) as it is given: what is masked is not read. state: or zeros."""
 
-    Args:
-        x: (B, T, F), as it is given: what is masked is not read.
-        state: None is zeros.
+    lstm: TorchLSTM
+    pack: Pack
+    x: Tensor
+    state: LSTMState | None
+    recurrence: Recurrence
+
+    @property
+    def weights(self) -> tuple[Tensor | None, ...]:
+        return weights_of(self.lstm)
+
+
+def weights_of(lstm: TorchLSTM) -> tuple[Tensor | None, ...]:
+    """w_ih, w_hh, b_ih, b_hh; None for a bias that it has not."""
+    biases = (lstm.bias_ih_l0, lstm.bias_hh_l0) if lstm.bias else (None, None)
+    return (lstm.weight_ih_l0, lstm.weight_hh_l0, *biases)
+
+
+def native(*calls: Call) -> list[tuple[Tensor | None, LSTMState]]:
+    """Run one call, or two of one batch, length and number of units at once.
 
     Returns:
-        (B, T, U), or None where it is not wanted, and the state. At a masked step h is what it was
-        before, and so is the state at the end.
+        Of each h after each step, in processing order, (B, T, U), or None where it is not wanted,
+        and the state at the end. At a masked step h is what it was before, and so is the state at
+        the end.
     """
-    weights = (lstm.weight_ih_l0, lstm.weight_hh_l0)
-    biases = (lstm.bias_ih_l0, lstm.bias_hh_l0) if lstm.bias else (None, None)
-    h, c = (None, None) if state is None else state
-    if torch.is_grad_enabled() and any(
-        t is not None and t.requires_grad for t in (x, h, c, *weights, *biases)
-    ):
-        hs, h, c = NativeFunction.apply(x, h, c, *weights, *biases, pack, call)  # type: ignore[no-untyped-call]
-        return hs.transpose(0, 1) if call.sequences else None, LSTMState(h, c)
-    return run_forward(x, h, c, weights, biases, pack, call)
+    prepared, results = [], []
+    for call in calls:
+        h, c = (None, None) if call.state is None else call.state
+        inputs = (call.x, h, c, *call.weights)
+        saved = None
+        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
+            batch, steps, _ = call.x.shape
+            units = call.lstm.weight_hh_l0.shape[1]
+            hs, gates = (call.x.new_empty(steps, batch, n * units) for n in (1, 4))
+            saved = (hs, gates, call.x.new_empty(steps + 1, batch, units))
+        with torch.no_grad():
+            one = Prepared(call.x, h, c, call.weights, call.pack, call.recurrence, saved)
+        prepared.append((one, inputs, saved))
+    run_forward(*(one for one, _, _ in prepared))
+    for call, (one, inputs, saved) in zip(calls, prepared, strict=True):
+        if saved is None:
+            results.append((one.hs, one.end))
+            continue
+        every, *end = NativeFunction.apply(*inputs, call.recurrence, saved, one.end)  # type: ignore[no-untyped-call]
+        results.append(
+            (every.transpose(0, 1) if call.recurrence.sequences else None, LSTMState(*end))
+        )
+    return results
 
 
 class NativeFunction(torch.autograd.Function):
-    """The engine with its backward."""
+    """What has been computed, with its backward."""
 
     @staticmethod
     def forward(
@@ -68,16 +98,13 @@ class NativeFunction(torch.autograd.Function):
         w_hh: Tensor,
         b_ih: Tensor | None,
         b_hh: Tensor | None,
-        pack: Pack,
-        call: Recurrence,
+        recurrence: Recurrence,
+        saved: tuple[Tensor, Tensor, Tensor],
+        end: LSTMState,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        batch, steps, _ = x.shape
-        units = w_hh.shape[1]
-        hs, gates = (x.new_empty(steps, batch, n * units) for n in (1, 4))
-        cs = x.new_empty(steps + 1, batch, units)
-        _, end = run_forward(x, h, c, (w_ih, w_hh), (b_ih, b_hh), pack, call, (hs, gates, cs))
+        hs, gates, cs = saved
         ctx.set_materialize_grads(False)
-        ctx.call = call
+        ctx.call = recurrence
         ctx.save_for_backward(x, h, c, w_ih, w_hh, b_ih, b_hh, hs, gates, cs)
         return hs, end.h, end.c
 
@@ -92,7 +119,7 @@ class NativeFunction(torch.autograd.Function):
             found = _by_torch(inputs, wanted, (d_hs, d_h, d_c), ctx.call)
         else:
             found = _gradients(inputs, wanted, (d_hs, d_h, d_c), (hs, gates, cs), ctx.call)
-        return (*found, None, None)
+        return (*found, None, None, None)
 
 
 class _Rows(NamedTuple):

@@ -23,7 +23,7 @@ from ._inputs import as_arrays
 from ._losses import WithLosses
 from ._native import DTYPES as NATIVE_DTYPES
 from ._native import Pack, Recurrence, why_not_call, why_not_library
-from ._native_autograd import native
+from ._native_autograd import Call, native, weights_of
 from .config import LSTMConfig
 from .errors import ConfigError, InputError, WeightMismatch
 from .weights import LSTMWeights, relayout
@@ -434,37 +434,40 @@ class Recurrent(Configured, WithLosses):
             return "native"
         return "fused" if self.why_not_fused() is None else "scan"
 
-    def _natively(
-        self,
-        x: Tensor,
-        mask: Tensor | None,
-        state: LSTMState | None,
-        dropout: DropoutMasks,
-        *,
-        reverse: bool,
-        sequences: bool,
-        lstm: TorchLSTM | None = None,
-    ) -> tuple[Tensor | None, LSTMState] | None:
-        """The recurrence by the native engine (see its arguments), or None where it cannot."""
+    def _to_compute(
+        self, mask: Tensor | None, dropout: DropoutMasks, *, reverse: bool, sequences: bool
+    ) -> Recurrence:
+        """What the native engine is to compute from an input and a state."""
         names = (self.config.activation, self.config.recurrent_activation)
         functions = (self._activation, self._recurrent_activation)
-        call = Recurrence(mask, reverse, sequences, cast(Any, names), functions, dropout)
+        return Recurrence(mask, reverse, sequences, cast(Any, names), functions, dropout)
+
+    def _natively(
+        self, x: Tensor, state: LSTMState | None, call: Recurrence, lstm: TorchLSTM | None = None
+    ) -> tuple[Tensor | None, LSTMState] | None:
+        """The recurrence by the native engine, or None where it cannot."""
         run = self._run_apart if torch.compiler.is_compiling() else self._run_natively
         return run(lstm, x, state, call)
 
     def _run_natively(
         self, lstm: TorchLSTM | None, x: Tensor, state: LSTMState | None, call: Recurrence
     ) -> tuple[Tensor | None, LSTMState] | None:
-        if self.why_not_native() is not None:
-            return None
-        lstm = self._for_engine() if lstm is None else lstm
-        weights = (lstm.weight_ih_l0, lstm.weight_hh_l0)
-        if why_not_call(x, *weights, *(state or ()), *call.dropout) is not None:
-            return None
-        return native(lstm, self._pack, x, state, call)
+        one = self._native_call(lstm, x, state, call)
+        return None if one is None else native(one)[0]
 
     # torch.compile leaves it out of its graphs, as it does nn.LSTM.
     _run_apart = torch.compiler.disable(_run_natively)  # type: ignore[no-untyped-call]
+
+    def _native_call(
+        self, lstm: TorchLSTM | None, x: Tensor, state: LSTMState | None, call: Recurrence
+    ) -> Call | None:
+        """What the native engine is to compute, or None where it cannot."""
+        if self.why_not_native() is not None:
+            return None
+        lstm = self._for_engine() if lstm is None else lstm
+        if why_not_call(x, weights_of(lstm), *(state or ()), *call.dropout) is not None:
+            return None
+        return Call(lstm, self._pack, x, state, call)
 
     @property
     def _plan(self) -> DropoutPlan:
@@ -490,7 +493,8 @@ class Recurrent(Configured, WithLosses):
         mask = None
         if lengths is not None:
             mask = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
-        found = self._natively(x, mask, state, dropout, reverse=False, sequences=True, lstm=lstm)
+        call = self._to_compute(mask, dropout, reverse=False, sequences=True)
+        found = self._natively(x, state, call, lstm)
         if found is not None:
             assert found[0] is not None
             return found[0], found[1]

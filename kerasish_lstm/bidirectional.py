@@ -9,12 +9,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.modules import module as hooked
 
 from ._configured import Configured, DType, plain_dtype
 from ._dropout import DropoutMasks
 from ._engines import LSTMState
 from ._inputs import Mask, as_arrays, as_dtype, as_flag
 from ._losses import WithLosses
+from ._native_autograd import native
 from ._recurrent import result_dtype
 from ._state import check_states, of_one_batch
 from .errors import ConfigError, InputError, WeightMismatch
@@ -217,12 +219,7 @@ class Bidirectional(Configured, WithLosses):
                 "forward and one for the backward layer."
             )
         masks = dropout_masks or (None, None)
-        results = [
-            _listed(layer(x, state, mask, training, dropout_masks=dropped))
-            for layer, state, dropped in zip(
-                (self.forward_layer, self.backward_layer), states, masks, strict=True
-            )
-        ]
+        results = [_listed(one) for one in self._run(x, states, mask, training, masks)]
         (forward, *forward_state), (backward, *backward_state) = results
         forward, backward = (y.to(self._result_dtype) for y in (forward, backward))
         if self.return_sequences:
@@ -236,6 +233,32 @@ class Bidirectional(Configured, WithLosses):
             result = (*outputs, *forward_state, *backward_state)
         self._record_activity(result)
         return result
+
+    def _run(
+        self, x: Any, states: Sequence[Any], mask: Any, training: bool | None, masks: Sequence[Any]
+    ) -> list[Any]:
+        """The result of each direction: at once, where the native engine computes both."""
+        layers = (self.forward_layer, self.backward_layer)
+        given = list(zip(layers, states, masks, strict=True))
+        if torch.compiler.is_compiling() or not all(map(_is_plain, layers)):
+            return [layer(x, s, mask, training, dropout_masks=d) for layer, s, d in given]
+        calls = [
+            layer._given(x, s, mask, d, layer.training if training is None else bool(training))
+            for layer, s, d in given
+        ]
+        asked = [
+            layer._native_call(None, call.x, call.state, layer._recurrence(call))
+            for layer, call in zip(layers, calls, strict=True)
+        ]
+        found: list[Any] = [None, None]
+        ready = [call for call in asked if call is not None]
+        if len(ready) == 2 and layers[0].units == layers[1].units:
+            found = native(*ready)
+        else:
+            found = [None if call is None else native(call)[0] for call in asked]
+        return [
+            layer._result(call, one) for layer, call, one in zip(layers, calls, found, strict=True)
+        ]
 
     def _merged(self, forward: Tensor, backward: Tensor) -> Tensor:
         assert self.merge_mode is not None
@@ -340,6 +363,17 @@ def _fresh(layer: LSTM[Any], direction: str, *, go_backwards: bool) -> LSTM[Any]
     if not fresh._authors:
         fresh.reset_parameters()
     return fresh
+
+
+def _is_plain(layer: LSTM[Any]) -> bool:
+    """Whether a call of the layer is its ``forward`` alone: no hook, no class of the user's."""
+    hooks = (
+        *(layer._forward_hooks, layer._forward_pre_hooks),
+        *(layer._backward_hooks, layer._backward_pre_hooks),
+        *(hooked._global_forward_hooks, hooked._global_forward_pre_hooks),
+        *(hooked._global_backward_hooks, hooked._global_backward_pre_hooks),
+    )
+    return type(layer) is LSTM and "forward" not in layer.__dict__ and not any(hooks)
 
 
 def _listed(result: Any) -> tuple[Tensor, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, Literal, TypeVar, Unpack, cast, overload
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, Unpack, cast, overload
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from ._inputs import (
     check_features,
 )
 from ._masks import compact, last_output, spread
-from ._native import DTYPES, Quick
+from ._native import DTYPES, Quick, Recurrence
 from ._options import LSTMOptions
 from ._recurrent import Recurrent
 from ._state import Stateful
@@ -30,6 +30,16 @@ from .errors import EngineError, StateError
 
 Output = TypeVar("Output")
 WithState = tuple[Tensor, Tensor, Tensor]
+
+
+class Given(NamedTuple):
+    """A call's checked arguments: x (B, T, F), mask (B, T) and state in the order of x."""
+
+    x: Tensor
+    mask: Tensor | None
+    state: LSTMState | None
+    dropout: DropoutMasks
+    training: bool
 
 
 class LSTM(Stateful, Recurrent, Generic[Output]):
@@ -306,12 +316,20 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
             EngineError: ``use_cudnn=True``, and the fused engine cannot compute the layer.
             ConfigError: in training, where a file gave code of the model's author.
         """
-        config = self.config
         training = self.training if training is None else bool(training)
         if initial_state is None and mask is None and dropout_masks is None:
             found = self._quickly(x, training)
             if found is not None:
                 return cast(Output, found)
+        given = self._given(x, initial_state, mask, dropout_masks, training)
+        call = self._recurrence(given)
+        return cast(Output, self._result(given, self._natively(given.x, given.state, call)))
+
+    def _given(
+        self, x: Any, initial_state: Any, mask: Any, dropout_masks: Any, training: bool
+    ) -> Given:
+        """What a call was given, checked; the dropout masks drawn."""
+        config = self.config
         if config.use_cudnn is True and (reason := self.why_not_fused(training)) is not None:
             raise EngineError(
                 f"use_cudnn=True, but the fused engine cannot compute this layer: {reason}. "
@@ -324,16 +342,22 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
         steps = as_mask(mask, x, self._describe)
         state = self._begin(x, initial_state)
         x, dropout = self._dropout(x, dropout_masks, training)
-        sequences, reverse = config.return_sequences, config.go_backwards
-        found = self._natively(x, steps, state, dropout, reverse=reverse, sequences=sequences)
-        if steps is not None and reverse:
+        return Given(x, steps, state, dropout, training)
+
+    def _recurrence(self, given: Given) -> Recurrence:
+        reverse, sequences = self.config.go_backwards, self.config.return_sequences
+        return self._to_compute(given.mask, given.dropout, reverse=reverse, sequences=sequences)
+
+    def _result(self, given: Given, found: tuple[Tensor | None, LSTMState] | None) -> Any:
+        """The result of a call from that of the native engine, or by another one."""
+        config, (x, steps, state, dropout, training) = self.config, given
+        if steps is not None and config.go_backwards:
             steps = steps.flip(1)
         if found is not None:
             y, end = found
             output = self._shown(end.h if y is None else y, steps, state)
         else:
-            if reverse:
-                x = x.flip(1)
+            x = x.flip(1) if config.go_backwards else x
             output, end = self._compacted(x, steps, state, dropout, training)
         if config.time_major and config.return_sequences:
             output = output.transpose(0, 1)
@@ -341,7 +365,7 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
             self._keep([end], [self.lstm.weight_hh_l0])
         result = (output, end.h, end.c) if config.return_state else output
         self._record_activity(result)
-        return cast(Output, result)
+        return result
 
     def _quickly(self, x: Any, training: bool) -> Any:
         """The result of a plain call without gradients by the native engine, or None."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import pickle
@@ -532,12 +533,83 @@ def test_a_library_that_is_not_there_is_said(
     assert "cannot be loaded" in str(native_status().reason)
 
 
-def test_both_directions_of_a_bidirectional() -> None:
-    both = Bidirectional(LSTM(F, U, return_sequences=True, dtype=torch.float64))
-    x, mask = torch.randn(B, T, F, dtype=torch.float64), torch.rand(B, T) < 0.6
-    mine = both(x, mask=mask)
+@needs_engine
+@pytest.mark.parametrize("threads", [1, 2, 3, 4])
+@pytest.mark.parametrize("batch", [1, 9, 33])
+def test_both_directions_of_a_bidirectional_run_at_once(
+    batch: int, threads: int, counted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    layer: LSTM[Any] = LSTM(F, 67, return_sequences=True, dtype=torch.float64)
+    both = Bidirectional(layer)
+    x = torch.randn(batch, 17, F, dtype=torch.float64, requires_grad=True)
+    mask = torch.rand(batch, 17) < 0.6
+
+    def run() -> list[Tensor]:
+        y = both(x, mask=mask)
+        with torch.no_grad():
+            again = both(x)
+        return [y, again, *torch.autograd.grad(y.square().sum(), [x, *both.parameters()])]
+
+    counted.clear()
+    mine = run()
+    assert counted.count("kl_run_forward") == 2  # of both directions together, twice
     with native_engine(False):
-        assert_parity(mine, both(x, mask=mask), bound=FLOAT64)
+        theirs = run()
+    for a, b in zip(mine, theirs, strict=True):
+        scale = max(1.0, float(b.detach().abs().max()))
+        assert_parity(a / scale, b.detach() / scale, bound=FLOAT64)
+
+
+@pytest.mark.parametrize("direction", ["forward_layer", "backward_layer"])
+def test_hooks_of_a_direction_fire(direction: str) -> None:
+    both, x, seen = Bidirectional(LSTM(F, U)), torch.randn(B, T, F), list[str]()
+    expected = both(x)
+    getattr(both, direction).register_forward_hook(lambda *_: seen.append("after"))
+    getattr(both, direction).register_forward_pre_hook(lambda *_: seen.append("before"))
+    assert torch.allclose(both(x), expected, atol=1e-6)
+    assert seen == ["before", "after"]
+
+
+# Whatever a user hands over, C reads no memory that is not there
+
+
+def test_what_torch_would_refuse_is_not_handed_to_c(counted: list[str]) -> None:
+    x = torch.randn(B, T, F)
+    for name, value in (
+        ("weight_ih_l0", torch.randn(4 * U, F + 1)),
+        ("weight_hh_l0", torch.randn(4 * U, U - 1)),
+        ("bias_ih_l0", torch.randn(3)),
+        ("weight_hh_l0", torch.randn(4 * U, U, dtype=torch.float64)),
+        ("bias_ih_l0", torch.randn(4 * U, dtype=torch.float64)),
+    ):
+        layer: LSTM[Any] = LSTM(F, U)
+        with torch.no_grad():
+            layer(x)  # it has a pack
+            setattr(layer.lstm, name, torch.nn.Parameter(value))
+            counted.clear()
+            with contextlib.suppress(RuntimeError, ValueError):  # torch's own answer
+                layer(x)
+        with contextlib.suppress(RuntimeError, ValueError):
+            layer(x)
+        assert not counted, name
+
+
+def test_a_negated_view_and_strange_strides() -> None:
+    layer: LSTM[Any] = LSTM(F, U)
+    z = torch.randn(T, B, F, 2, dtype=torch.float64).float()
+    views = [
+        torch.view_as_complex(z).conj().imag.transpose(0, 1),  # its sign is a flag
+        z[..., 0].transpose(0, 1),
+        torch.randn(B, F, T).transpose(1, 2),
+        torch.randn(1, 1, F).expand(B, T, F),
+        torch.randn(B, T, 2 * F)[:, ::2, ::2],
+    ]
+    for x in views:
+        for grad in (False, True):
+            with torch.set_grad_enabled(grad):
+                result = layer(x)
+            assert_parity(result.detach(), truth(layer, x.resolve_neg()), bound=2e-6)
 
 
 # The C++ alone, under the sanitizers
