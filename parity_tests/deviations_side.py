@@ -237,6 +237,14 @@ def of_keras_2() -> float:
     return float(np.abs(layer(x, initial_state=state).numpy() - first).max())
 
 
+def hard_sigmoid(library: str, x: np.ndarray) -> np.ndarray:
+    """ "hard_sigmoid" of keras or tf_keras, of x."""
+    import importlib
+
+    k = importlib.import_module(library)
+    return np.asarray(k.activations.get("hard_sigmoid")(x.astype(np.float32)))
+
+
 def on_torch() -> dict[str, Any]:
     """Gradients of Keras on torch: of hard_sigmoid at 0, and of a stateful layer's second call."""
     import keras

@@ -26,6 +26,8 @@ from kerasish_lstm.errors import ConfigError
 
 from .deviations_page import BACKENDS, PAGE, page, rows
 from .keras_live import KerasLive, missing
+from .make_fixtures import FOLDER
+from .test_fixtures import INDEX, inputs, load
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,9 @@ def seen(keras: KerasLive, tf_keras: KerasLive) -> dict[str, Any]:
     found = keras.call("deviations_side.deviations")
     found["tensorflow"] = keras.call("deviations_side.masked_elsewhere")
     found["tf_keras"] = tf_keras.call("deviations_side.of_keras_2")
+    x = np.linspace(-4, 4, 101)
+    for library, live in (("keras", keras), ("tf_keras", tf_keras)):
+        found[f"hard_sigmoid of {library}"] = live.call("deviations_side.hard_sigmoid", library, x)
     with KerasLive("torch") as torch_backend:
         found["torch"] = torch_backend.call("deviations_side.masked_elsewhere")
         found["on torch"] = torch_backend.call("deviations_side.on_torch")
@@ -341,6 +346,30 @@ def state_given_to_a_stateful_layer(seen: dict[str, Any]) -> None:
     assert torch.equal(layer(X, initial_state=state), first)
 
 
+def hard_sigmoid_of_two_generations(seen: dict[str, Any]) -> None:
+    """Live, and in what Keras 1.2.2 and 2.3.1 gave for their layers."""
+    x = torch.linspace(-4, 4, 101, dtype=torch.float64)
+    new, old = seen["hard_sigmoid of keras"], seen["hard_sigmoid of tf_keras"]
+    assert np.abs(new - ACTIVATIONS["hard_sigmoid"](x).numpy()).max() < 1e-6
+    assert np.abs(old - ACTIVATIONS["hard_sigmoid_v2"](x).numpy()).max() < 1e-6
+    assert np.abs(new - old).max() > 0.05
+    with np.load(FOLDER / "arrays.npz") as arrays:
+        for model in ("keras-1.2.2/sequential", "keras-2.3.1/trained"):
+            (layer,) = (one for one in INDEX["models"][model] if one["name"] == "first")
+            file = next(f for f in INDEX["files"] if f["model"] == model)
+            first = load(file)["first"]
+            given, keywords = inputs(layer)
+            recorded = arrays[layer["outputs"][0][0]]
+            assert first.config.recurrent_activation == "hard_sigmoid_v2"
+            with torch.no_grad():
+                assert np.abs(first(given, **keywords).numpy() - recorded).max() < 1e-6
+                wrong = LSTM.from_lstm_config(
+                    first.input_size, first.config.replace(recurrent_activation="hard_sigmoid")
+                )
+                wrong.set_weights(first.get_weights())
+                assert np.abs(wrong(given, **keywords).numpy() - recorded).max() > 1e-4
+
+
 SHOWN: list[Callable[[dict[str, Any]], None]] = [
     sparsemax_threshold, gelu_constant, leaky_relu_slope, masked_nan_gradients, empty_batch,
     no_feature, unit_forget_bias_document, bidirectional_stateful_state,
@@ -352,7 +381,7 @@ SHOWN: list[Callable[[dict[str, Any]], None]] = [
     initializer_object_repeats, wrapper_dtype, cell_autocast_mixed, lstm_autocast,
     float64_tanh_on_jax, masked_output_on_jax, hard_sigmoid_slope_on_torch,
     stateful_gradients_on_torch, unrolled_zero_output_on_jax, stateful_prediction_on_jax,
-    mask_longer_than_the_input, state_given_to_a_stateful_layer,
+    mask_longer_than_the_input, state_given_to_a_stateful_layer, hard_sigmoid_of_two_generations,
 ]  # fmt: skip
 
 
