@@ -241,8 +241,10 @@ def hard_sigmoid(library: str, x: np.ndarray) -> np.ndarray:
     """ "hard_sigmoid" of keras or tf_keras, of x."""
     import importlib
 
+    import tensorflow as tf
+
     k = importlib.import_module(library)
-    return np.asarray(k.activations.get("hard_sigmoid")(x.astype(np.float32)))
+    return np.asarray(k.activations.get("hard_sigmoid")(tf.constant(x, tf.float32)))
 
 
 def on_torch() -> dict[str, Any]:
