@@ -1,6 +1,6 @@
 """Check every library against the float64 truth, time it, write the report.
 
-    python -m benchmarks [--quick] [--libraries a,b] [--device cuda] [--threads N] [--out DIR]
+    python -m benchmarks [--quick] [--cases a,b] [--libraries a,b] [--runs N] [--out DIR] ...
 
 Ends with 0; with 1 where a library was wrong or failed; with 2 where the command is.
 """
@@ -15,202 +15,37 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
+if __name__ == "__main__":  # for the truth: NumPy's threads would spin, against each other's core
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from benchmarks import report
+from benchmarks import floors, libraries, report
 from benchmarks.cases import (
-    BOUNDS,
+    BASELINE,
     BUDGET,
-    CLOSE,
     CLOSE_BUDGET,
     CUDA_LIBRARIES,
+    GROUPS,
     LIBRARIES,
-    MODES,
-    MOST_REPEATS,
+    MEMORY_SHAPES,
+    OURS,
     QUICK_BUDGET,
     QUICK_LIBRARIES,
     QUICK_ROUNDS,
     QUICK_SHAPES,
     ROUNDS,
-    SHAPES,
+    START_REPEATS,
+    START_SHAPE,
     Case,
-    data,
+    cases_of,
 )
-from kerasish_lstm.parity import oracle
+from benchmarks.libraries import Library, Pace, environment
 
-ROOT = Path(__file__).resolve().parent.parent
-SLOW = 0.5  # seconds; a call this long needs no warm-up in each round
-
-
-class Library:
-    """A library's process: lines of JSON to it and from it (see worker.py)."""
-
-    def __init__(self, name: str, source: str, environment: dict[str, str], folder: Path) -> None:
-        self.name = name
-        self.label = LIBRARIES.get(name, name)
-        self.stderr = folder / f"{name}.stderr"
-        with self.stderr.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.worker", source],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                cwd=ROOT,
-                env=environment,
-                text=True,
-            )
-
-    def read(self) -> dict[str, Any]:
-        line = self.process.stdout.readline()
-        if line:
-            return json.loads(line)
-        code = self.process.wait()
-        last = self.stderr.read_text(errors="replace").strip().splitlines()[-1:]
-        message = f"its process ended with {code}" + "".join(f": {line}" for line in last)
-        return {"status": "error", "message": message}
-
-    def ask(self, **request: Any) -> dict[str, Any]:
-        try:
-            self.process.stdin.write(json.dumps(request) + "\n")
-            self.process.stdin.flush()
-        except OSError:  # it has died; read() says how
-            pass
-        return self.read()
-
-    def greet(self) -> None:
-        self.about = self.read()
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-
-class Pace(NamedTuple):
-    """How often to call: in ``rounds`` turns, ``budget`` seconds a library and case together."""
-
-    rounds: int
-    budget: float
-    close_budget: float
-
-    def repeats(self, library: str, seconds: float) -> int:
-        budget = self.close_budget if library in CLOSE else self.budget
-        return max(1, min(MOST_REPEATS, int(budget / self.rounds / max(seconds, 1e-9))))
-
-
-def truth(case: Case) -> dict[str, np.ndarray]:
-    """The float64 output (B, H) and, in training, the gradients of its sum, Keras's layout."""
-    arrays = data(case)
-    inputs = [arrays[name] for name in ("x", "kernel", "recurrent_kernel", "bias")]
-    output = oracle.forward(*inputs, mask=arrays["mask"]).output
-    if case.mode == "inference":
-        return {"output": output}
-    gradients = oracle.gradients(*inputs, mask=arrays["mask"], d_output=np.ones_like(output))
-    return {
-        "output": output,
-        "kernel_gradient": gradients.kernel,
-        "recurrent_kernel_gradient": gradients.recurrent_kernel,
-        "bias_gradient": gradients.bias,
-    }
-
-
-def compare(found: dict[str, np.ndarray], true: dict[str, np.ndarray]) -> tuple[dict, list[str]]:
-    """The error of each array beside its bound, and what is wrong, in words."""
-    errors, wrong = {}, []
-    for name, expected in true.items():
-        errors[name] = {"error": None, "bound": BOUNDS[name]}
-        actual = found.get(name)
-        if actual is None:
-            wrong.append(f"{name} is not there")
-        elif actual.shape != expected.shape:
-            wrong.append(f"{name} has shape {actual.shape}, not {expected.shape}")
-        elif actual.dtype != np.float32:
-            wrong.append(f"{name} is {actual.dtype}, not float32")
-        elif not np.isfinite(actual).all():
-            wrong.append(f"{name} is not finite")
-        else:
-            scale = 1.0 if name == "output" else float(np.abs(expected).max())
-            error = float(np.abs(actual - expected).max()) / scale
-            errors[name]["error"] = error
-            if not error <= BOUNDS[name]:
-                wrong.append(f"{name} is {error:.1e} off, more than {BOUNDS[name]:.0e}")
-    return errors, wrong
-
-
-def check(library: Library, case: Case, true: dict[str, np.ndarray], arrays: Path) -> dict:
-    """Run a case twice, untimed, and hold it against the truth: the case's row in the report."""
-    row = {
-        "library": library.name,
-        "case": case.id,
-        "shape": list(case.shape),
-        "mode": case.mode,
-        "masked": case.masked,
-        "message": "",
-        "errors": {},
-    }
-    answer = library.about
-    if answer["status"] == "ok":
-        answer = library.ask(do="prepare", case=case, arrays=str(arrays))
-    if answer["status"] != "ok":
-        return row | {"status": answer["status"], "message": answer["message"]}
-    try:
-        with np.load(arrays) as found:
-            row["errors"], wrong = compare(dict(found), true)
-    except (OSError, ValueError) as error:
-        return row | {"status": "error", "message": f"its arrays cannot be read: {error}"}
-    arrays.unlink()
-    if wrong:
-        return row | {"status": "wrong", "message": "; ".join(wrong)}
-    row |= {"status": "ok", "first_call": answer["first"]}
-    return row | {"seconds": answer["second"], "rounds": []}
-
-
-def measure(cases: list[Case], libraries: list[Library], pace: Pace, folder: Path) -> list[dict]:
-    """Rows of cases that belong together. Each is right before the first of them is timed."""
-    rows = []
-    for case in cases:
-        true = truth(case)
-        for library in libraries:
-            rows.append((library, case, check(library, case, true, folder / "arrays.npz")))
-    turns = [turn for turn in rows if turn[2]["status"] == "ok"]
-    # Round 0 is thrown away: a second call is often slow, and would decide how many are made.
-    for number in range(pace.rounds + 1):
-        # Every other round backwards, so that nobody always comes behind the same neighbour.
-        for library, case, row in turns[:: -1 if number % 2 else 1]:
-            slow = row["seconds"] > SLOW
-            if row["status"] != "ok" or (slow and number == 0):
-                continue
-            answer = library.ask(
-                do="time",
-                case=case,
-                warm_up=0 if slow else 1,
-                repeats=pace.repeats(library.name, row["seconds"]) if number else 3,
-            )
-            if answer["status"] != "ok":
-                row.update(status="error", message=answer["message"])
-            elif number:
-                row["rounds"].append(answer["times"])
-            else:
-                row["seconds"] = float(np.median(answer["times"]))
-    return [summary(row) for _, _, row in rows]
-
-
-def summary(row: dict) -> dict:
-    """The row with median and quartiles, in seconds, in place of the times themselves."""
-    rounds = row.pop("rounds", [])
-    row.pop("seconds", None)
-    if row["status"] != "ok":
-        return row
-    times = np.concatenate(rounds)
-    low, median, high = (float(q) for q in np.quantile(times, (0.25, 0.5, 0.75)))
-    return row | {
-        "median": median,
-        "quartiles": [low, high],
-        "count": len(times),
-        "round_medians": [float(np.median(r)) for r in rounds],
-    }
+Run = dict[str, Any]
 
 
 def cores() -> int:
@@ -233,40 +68,27 @@ def machine() -> dict[str, Any]:
     }
 
 
-def environment(device: str, threads: int, folder: Path) -> dict[str, str]:
-    """What the workers see: the same threads for all, and no settings of the user's."""
-    count = str(threads)
-    changed = {
-        "BENCHMARK_THREADS": count,
-        "BENCHMARK_DEVICE": device,
-        "OMP_NUM_THREADS": count,
-        "MKL_NUM_THREADS": count,
-        "TF_NUM_INTRAOP_THREADS": count,
-        "TF_NUM_INTEROP_THREADS": count,
-        "KERAS_HOME": str(folder),  # a keras.json could set another float type
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-        "PYTHONUNBUFFERED": "1",
-    }
-    if device == "cpu":
-        changed["CUDA_VISIBLE_DEVICES"] = "-1"  # TensorFlow would take a GPU unasked
-    return {**os.environ, **changed}
-
-
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--quick", action="store_true", help="two small shapes, two libraries: does it work?"
+        "--quick", action="store_true", help="small shapes, few libraries: does it work?"
     )
+    parser.add_argument("--cases", help=f"comma-separated, of {', '.join(GROUPS)}; default all")
     parser.add_argument(
         "--libraries", help=f"comma-separated, of {', '.join(LIBRARIES)}, or paths of .py files"
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=min(2, cores()))
     parser.add_argument("--rounds", type=int, help=f"turns of each library (default {ROUNDS})")
+    parser.add_argument("--runs", type=int, default=1, help="times to do it all")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--name", help="of the files in --out (default: the device, or quick)")
     options = parser.parse_args(argv)
 
+    options.groups = list(dict.fromkeys(options.cases.split(","))) if options.cases else [*GROUPS]
+    for group in options.groups:
+        if group not in GROUPS:
+            parser.error(f"--cases: no group {group!r}; there are {', '.join(GROUPS)}")
     known = CUDA_LIBRARIES if options.device == "cuda" else tuple(LIBRARIES)
     given = options.libraries.split(",") if options.libraries is not None else ()
     options.sources = {}
@@ -290,8 +112,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error(f"--threads: {options.threads} is not in 1..{cores()}, the cores there are")
     if options.rounds is None:
         options.rounds = QUICK_ROUNDS if options.quick else ROUNDS
-    if options.rounds < 1:
-        parser.error(f"--rounds: {options.rounds} is less than 1")
+    for name in ("rounds", "runs"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name}: {getattr(options, name)} is less than 1")
     if options.name is None:
         options.name = "quick" if options.quick else options.device
     if Path(options.name).name != options.name:
@@ -310,11 +133,120 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def main(argv: list[str] | None = None) -> int:
-    options = arguments(argv)
+def counted(threads: int) -> str:
+    return f"{threads} thread" + "s" * (threads > 1)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def sets_of(options: argparse.Namespace) -> dict[tuple[Any, ...], list[Case]]:
+    """The cases to time, by what is timed in the same rounds: a case and its variants, and the
+    cases of a growth."""
+    sets: dict[tuple[Any, ...], dict[Case, None]] = {}
+    for group in options.groups:
+        for case in cases_of(group, options.threads, options.quick):
+            shape = "growth" if group == "growth" else "x".join(map(str, case.shape))
+            key = (case.threads, case.mode, shape, case.dtype)
+            sets.setdefault(key, {})[case] = None
+    by_threads = sorted(sets, key=lambda key: -key[0])  # as they are run; else in their order
+    return {key: list(sets[key]) for key in by_threads}
+
+
+def peaks(
+    options: argparse.Namespace, variables: Callable[[int], dict[str, str]], threads: int
+) -> floors.Peaks:
+    quick = {"BENCHMARK_QUICK": "1"} if options.quick else {}
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.floors"],
+        cwd=libraries.ROOT, env=variables(threads) | quick, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    return json.loads(done.stdout)
+
+
+def one_run(options: argparse.Namespace, folder: Path, about: dict[str, Any]) -> Run:
+    """Everything once: rows of times, of memory and of the start, the peaks and the floors."""
+
+    def variables(threads: int) -> dict[str, str]:
+        # Nobody looks at a quick run's times: its threads sleep where they would spin.
+        quiet = {"OMP_WAIT_POLICY": "passive"} if options.quick else {}
+        return environment(options.device, threads, folder) | quiet
+
+    def complain(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for row in rows:
+            if row["status"] in ("wrong", "error"):
+                say(f"  {row['library']}, {row['case']}: {row['message']}")
+        return rows
+
+    sets = sets_of(options)
     pace = Pace(options.rounds, BUDGET, CLOSE_BUDGET)
     if options.quick:
         pace = Pace(options.rounds, QUICK_BUDGET, QUICK_BUDGET)
+    run: Run = {"cases": [], "memory": [], "start": [], "peaks": {}, "floors": {}}
+    counts = sorted({options.threads, *(key[0] for key in sets)}, reverse=True)
+    measured = counts if options.device == "cpu" else []
+    for threads in measured:
+        say(f"this machine's peaks, {counted(threads)}")
+        run["peaks"][str(threads)] = peaks(options, variables, threads)
+
+    fields = {"threads": options.threads}
+    if "start" in options.groups:
+        say("import and first call")
+        case = Case(*(QUICK_SHAPES[1] if options.quick else START_SHAPE), **fields)
+        repeats = 1 if options.quick else START_REPEATS
+        found = libraries.start(
+            options.sources, case, repeats, variables(options.threads), folder
+        )  # fmt: skip
+        run["start"] = complain(found)
+    if "memory" in options.groups:
+        say("peak memory of a training step")
+        shapes = QUICK_SHAPES[1:] if options.quick else MEMORY_SHAPES
+        cases = [Case(*shape, "training", **fields) for shape in shapes]
+        found = libraries.memory(options.sources, cases, variables(options.threads), folder)
+        run["memory"] = complain(found)
+
+    numbered = {key: number for number, key in enumerate(sets, 1)}
+    for threads in counts:
+        with ExitStack() as stack:
+            say(f"starting {', '.join(options.sources)}, {counted(threads)}")
+            started = [
+                stack.enter_context(Library(name, source, variables(threads), folder))
+                for name, source in options.sources.items()
+            ]
+            for library in started:
+                library.greet()
+                if library.about["status"] != "ok":
+                    say(f"  {library.name}: {library.about['message']}")
+                about["libraries"].setdefault(
+                    library.name, {"label": library.label, **library.about}
+                )
+            for key, cases in sets.items():
+                if key[0] != threads:
+                    continue
+                say(f"{numbered[key]}/{len(sets)} " + ", ".join(map(str, key[1:])))
+                growing = key[2] == "growth"
+                taking = [
+                    each for each in started
+                    if not growing or each.name in (OURS, BASELINE) or each.name not in LIBRARIES
+                ]  # fmt: skip
+                found = complain(libraries.measure(cases, taking, pace))
+                run["cases"] += [{**row, "growth": growing} for row in found]
+
+    for threads in (
+        () if options.quick else measured
+    ):  # again, since the machine may have been busy before
+        again = peaks(options, variables, threads)
+        run["peaks"][str(threads)] = floors.better(run["peaks"][str(threads)], again)
+    if measured:
+        for case in dict.fromkeys(case for cases in sets.values() for case in cases):
+            run["floors"][case.id] = floors.floor(case, run["peaks"][str(case.threads)])
+    return run
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = arguments(argv)
     about = {
         "name": options.name,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -322,46 +254,28 @@ def main(argv: list[str] | None = None) -> int:
         "device": options.device,
         "threads": options.threads,
         "rounds": options.rounds,
+        "groups": options.groups,
         "machine": machine(),
+        "libraries": {},
     }
-
-    def say(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
-    rows: list[dict] = []
-    libraries: list[Library] = []
-    shapes = QUICK_SHAPES if options.quick else SHAPES
-    groups = [(shape, mode) for shape in shapes for mode in MODES]
+    load = about["machine"]["load"]
+    if load is not None and load > 0.5 and not options.quick:
+        say(f"the machine is busy (load {load:.1f}): ratios of small differences will be noise")
+    runs: list[Run] = []
+    paths: list[Path] = []
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        variables = environment(options.device, options.threads, folder)
         try:
-            say(f"starting {', '.join(options.sources)}")
-            for name, source in options.sources.items():
-                libraries.append(Library(name, source, variables, folder))
-            for library in libraries:
-                library.greet()
-                if library.about["status"] != "ok":
-                    say(f"  {library.name}: {library.about['message']}")
-            for number, (shape, mode) in enumerate(groups, 1):
-                say(f"{number}/{len(groups)} {mode} {'x'.join(map(str, shape))}")
-                cases = [Case(*shape, mode, masked) for masked in (False, True)]
-                found = measure(cases, libraries, pace, folder)
-                for row in found:
-                    if row["status"] in ("wrong", "error"):
-                        say(f"  {row['library']}, {row['case']}: {row['message']}")
-                rows += found
+            for number in range(1, options.runs + 1):
+                if options.runs > 1:
+                    say(f"run {number} of {options.runs}")
+                runs.append(one_run(options, Path(temporary), about))
+                paths = report.write(options.out, about, runs)
         except KeyboardInterrupt:
-            say("stopped; nothing is written")
+            say("stopped; " + (f"{len(runs)} runs are written" if runs else "nothing is written"))
             return 130
-        finally:
-            for library in libraries:
-                library.end()
-
-    about["libraries"] = {library.name: {"label": library.label, **library.about}
-                          for library in libraries}  # fmt: skip
-    for path in report.write(options.out, about, rows):
+    for path in paths:
         print(path)
+    rows = [row for run in runs for table in ("cases", "memory", "start") for row in run[table]]
     return int(any(row["status"] in ("wrong", "error") for row in rows))
 
 

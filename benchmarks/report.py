@@ -1,45 +1,59 @@
-"""The report of a run: NAME.json with everything, NAME.md to read, NAME.png to look at."""
+"""The report of a run: NAME.json with everything, NAME.md to read, NAME*.png to look at."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import json
+import math
 import os
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import BASELINE, LIBRARIES, TARGETS, Target
+from benchmarks import floors, plots
+from benchmarks.cases import (
+    BASELINE,
+    GROUPS,
+    GROWTH,
+    OURS,
+    QUICK_GROWTH,
+    TARGETS,
+    Case,
+    Target,
+    cases_of,
+)
 
 Row = dict[str, Any]
+Run = dict[str, Any]
 SHORT = {"missing": "not installed", "unsupported": "–", "wrong": "**wrong**", "error": "**error**"}
-# Okabe and Ito's colours, told apart by the colour-blind too; a library's stay the same.
-TARGET_HEAD = ["target", "mode", "shape", "ratio", "over the rounds", "whole run", "verdict"]
-COLOURS = ("#D55E00", "#000000", "#0072B2", "#E69F00", "#56B4E9", "#009E73", "#CC79A7")
-MARKERS = ("o", "_", "s", "v", "^", "D", "P")
 
 
-def write(folder: Path, about: dict[str, Any], rows: list[Row]) -> list[Path]:
-    """Write the three files, each whole or not at all, and give their paths."""
-    targets = [verdict for target in TARGETS for verdict in judge(target, rows)]
+def write(folder: Path, about: dict[str, Any], runs: list[Run]) -> list[Path]:
+    """Write the files, each whole or not at all, and give their paths."""
     name = about["name"]
-    picture = plot(about, rows)
-    paths = {
-        folder / f"{name}.json": json.dumps(
-            {**about, "cases": rows, "targets": targets}, indent=1, allow_nan=False
-        ).encode(),
-        folder / f"{name}.md": markdown(about, rows, targets, picture is not None).encode(),
-    }
-    if picture is None:
-        (folder / f"{name}.png").unlink(missing_ok=True)  # an earlier run's would contradict
-    else:
-        paths[folder / f"{name}.png"] = picture
-    for path, content in paths.items():
-        replace(path, content)
-    return list(paths)
+    about = {**about, "runs": len(runs)}
+    rows = combined(run["cases"] for run in runs)
+    targets = [v for target in TARGETS for v in judge(target, about["threads"], runs)]
+    growth = exponents(rows, QUICK_GROWTH if about["quick"] else GROWTH, about["threads"])
+    floor = lowest_floors(runs)
+    content = {**about, "results": runs, "targets": targets, "growth": growth}
+    numbers = folder / f"{name}.json"  # first: the rest can be made again from it
+    replace(numbers, json.dumps(content, indent=1, allow_nan=False).encode())
+    pictures = plots.draw(about, rows, floor, growth)
+    text = markdown(about, runs, rows, floor, targets, growth, [f"{name}{p}.png" for p in pictures])
+    paths = {folder / f"{name}.md": text.encode()}
+    for suffix in plots.SUFFIXES:
+        path = folder / f"{name}{suffix}.png"
+        if suffix in pictures:
+            paths[path] = pictures[suffix]
+        else:
+            path.unlink(missing_ok=True)  # an earlier run's would contradict
+    for path, written in paths.items():
+        replace(path, written)
+    return [numbers, *paths]
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -56,51 +70,160 @@ def replace(path: Path, content: bytes) -> None:
         raise
 
 
-def ratio(of: Row, to: Row) -> tuple[float, float, float]:
-    """The ratio of two rows' medians: its median over the rounds, the lowest, the highest.
+# Ratios and verdicts
 
-    Taken within each round, since a shared machine is now faster and now slower for minutes.
+
+def ratio(of: Row, to: Row) -> float:
+    """The ratio of two rows' medians: of the medians in each round, the median.
+
+    Taken within rounds, since a shared machine is now faster and now slower for minutes; of the
+    whole run's medians where the two have no round in common.
     """
-    each = [a / b for a, b in zip(of["round_medians"], to["round_medians"], strict=True)]
-    return statistics.median(each), min(each), max(each)
+    pairs = zip(of["round_medians"], to["round_medians"], strict=True)
+    each = [a / b for a, b in pairs if a is not None and b is not None]
+    return statistics.median(each) if each else of["median"] / to["median"]
 
 
-def judge(target: Target, rows: list[Row]) -> Iterator[dict[str, Any]]:
-    """Each shape and mode of a target: the ratio of medians, its range over rounds, the verdict."""
-    found = {(r["library"], r["masked"], tuple(r["shape"]), r["mode"]): r for r in rows}
-    for shape in target.shapes:
-        for mode in target.modes:
-            of, to = (found.get((*side, shape, mode)) for side in (target.of, target.to))
-            verdict = {
-                "target": target.text,
-                "shape": list(shape),
-                "mode": mode,
-                "at_most": target.at_most,
-                "at_least": target.at_least,
-                "ratio": None,
-                "rounds": None,
-                "whole_run": None,
-                "met": None,
+def largest_ratio(of: Row, to: Row) -> float:
+    """The larger of the ratio within rounds and that of the whole run's medians."""
+    return max(ratio(of, to), of["median"] / to["median"])
+
+
+def timed(rows: Iterable[Row], case: Case) -> dict[str, Row]:
+    """library -> row, of those that computed a case right."""
+    return {r["library"]: r for r in rows if r["case"] == case.id and r["status"] == "ok"}
+
+
+def fastest_peer(of_case: dict[str, Row]) -> Row | None:
+    peers = [row for name, row in of_case.items() if name != OURS]
+    return min(peers, key=lambda row: row["median"], default=None)
+
+
+def measured(target: Target, case: Case, run: Run) -> tuple[float, float, str] | None:
+    """One run's ratio, the limit on it and what it is against; None where something is missing."""
+    if target.against == "memory":
+        peaks = {library: row["peak"] for library, row in timed(run["memory"], case).items()}
+        if OURS not in peaks or not peaks.get(BASELINE):
+            return None
+        return peaks[OURS] / peaks[BASELINE], target.at_most, BASELINE
+    of_case = timed(run["cases"], case)
+    ours = of_case.get(OURS)
+    if ours is None:
+        return None
+    if target.against == "floor":
+        floor = run["floors"].get(case.id)
+        return floor and (ours["median"] / floor["seconds"], target.at_most, f"{floor['by']}")
+    if target.against == "peer":
+        peer = fastest_peer(of_case)
+        if peer is None:
+            return None
+        limit = target.at_most
+        if peer["library"] == BASELINE and target.at_most_torch is not None:
+            limit = target.at_most_torch
+        return largest_ratio(ours, peer), limit, peer["library"]
+    plain = timed(run["cases"], case.plain).get(OURS)
+    times = f"{target.times} × " if target.times > 1 else ""
+    return plain and (
+        largest_ratio(ours, plain) / target.times, target.at_most, f"{times}{OURS}, plain"
+    )  # fmt: skip
+
+
+def judge(target: Target, threads: int, runs: list[Run]) -> list[dict[str, Any]]:
+    """Each case of a target: every run's ratio, and the verdict on the worst of them."""
+    verdicts = []
+    for case in target.cases:
+        case = case._replace(threads=threads)  # noqa: PLW2901
+        found = [measured(target, case, run) for run in runs]
+        verdict: dict[str, Any] = {
+            "target": target.text, "case": case.id, "shape": list(case.shape), "mode": case.mode,
+            "at_most": target.at_most, "ratio": None, "runs": None, "against": None, "met": None,
+        }  # fmt: skip
+        known = [each for each in found if each is not None]
+        if known and len(known) == len(found):
+            value, limit, against = max(known, key=lambda each: each[0] / each[1])
+            verdict |= {
+                "at_most": limit,
+                "ratio": value,
+                "runs": [value for value, _, _ in known],
+                "against": against,
+                "met": value <= limit,
             }
-            if of and to and of["status"] == to["status"] == "ok":
-                value, low, high = ratio(of, to)
-                whole = of["median"] / to["median"]
-                verdict |= {"ratio": value, "rounds": [low, high], "whole_run": whole}
-                # Met only where both ways to take the ratio say so: where they differ is noise.
-                verdict["met"] = all(
-                    (target.at_most is None or r <= target.at_most)
-                    and (target.at_least is None or r >= target.at_least)
-                    for r in (value, whole)
-                )
-            yield verdict
+        verdicts.append(verdict)
+    return verdicts
 
 
-def by_case(rows: list[Row]) -> dict[str, dict[str, Row]]:
-    """case id -> library -> row, unmasked before masked within a mode and shape."""
-    cases: dict[str, dict[str, Row]] = {}
-    for row in rows:
-        cases.setdefault(row["case"], {})[row["library"]] = row
-    return cases
+def combined(tables: Iterable[list[Row]]) -> list[Row]:
+    """One table of all runs: medians of their medians, their rounds one after the other."""
+    found: dict[tuple[str, str, bool], list[Row]] = {}
+    for table in tables:
+        for row in table:
+            key = (row["case"], row["library"], row.get("growth", False))
+            found.setdefault(key, []).append(row)
+    rows = []
+    for each in found.values():
+        row = next((r for r in each if r["status"] != "ok"), each[0])
+        if row["status"] == "ok":
+            row = row | {"errors": worst_errors(each)}
+            for name in ("median", "imported", "prepared", "first_call", "second_call", "peak"):
+                if name in row:
+                    row[name] = statistics.median(r[name] for r in each)
+            if "round_medians" in row:
+                row["round_medians"] = [m for r in each for m in r["round_medians"]]
+        rows.append(row)
+    return rows
+
+
+def worst_errors(rows: list[Row]) -> dict[str, Any]:
+    return {
+        name: max((row["errors"][name] for row in rows), key=lambda e: e["error"])
+        for name in rows[0]["errors"]
+    }
+
+
+def lowest_floors(runs: list[Run]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        for case, floor in run["floors"].items():
+            if case not in found or floor["seconds"] < found[case]["seconds"]:
+                found[case] = floor
+    return found
+
+
+# Growth
+
+
+def exponent(sizes: list[float], seconds: list[float]) -> float:
+    """p of seconds ~ sizes**p, by least squares on the logarithms."""
+    x, y = [math.log(v) for v in sizes], [math.log(v) for v in seconds]
+    mean_x, mean_y = statistics.fmean(x), statistics.fmean(y)
+    slope = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
+    return slope / sum((a - mean_x) ** 2 for a in x)
+
+
+def exponents(
+    rows: list[Row], growth: dict[str, tuple[tuple[int, ...], ...]], threads: int
+) -> list[dict[str, Any]]:
+    """By axis, mode and library: the sizes, the times and the fitted exponent."""
+    growing = [row for row in rows if row.get("growth") and row["status"] == "ok"]
+    found = []
+    for axis, shapes in growth.items():
+        at = "BTFH".index(axis)
+        for mode in ("inference", "training"):
+            times = [timed(growing, Case(*shape, mode, threads=threads)) for shape in shapes]
+            for library in dict.fromkeys(row["library"] for row in growing):
+                if all(library in of_shape for of_shape in times):
+                    sizes = [shape[at] for shape in shapes]
+                    seconds = [of_shape[library]["median"] for of_shape in times]
+                    found.append(
+                        {
+                            "axis": axis, "mode": mode, "library": library, "sizes": sizes,
+                            "seconds": seconds, "exponent": exponent(sizes, seconds),
+                        }
+                    )  # fmt: skip
+    return found
+
+
+# Markdown
 
 
 def table(head: list[str], body: list[list[str]], texts: int) -> str:
@@ -109,7 +232,7 @@ def table(head: list[str], body: list[list[str]], texts: int) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (head, align, *body))
 
 
-def times_sign(shape: list[int]) -> str:
+def times_sign(shape: Iterable[int]) -> str:
     return "×".join(map(str, shape))
 
 
@@ -125,160 +248,210 @@ def device(about: dict[str, Any]) -> str:
     return f"CUDA on {', '.join(sorted(names))}, TF32 off"
 
 
-def markdown(about: dict[str, Any], rows: list[Row], targets: list[dict], plotted: bool) -> str:
+def times_table(
+    about: dict[str, Any], rows: list[Row], floor: dict[str, Any], cases: list[Case]
+) -> str:
+    """Milliseconds and, in parentheses, the ratio to nn.LSTM; then ours beside peer and floor."""
     names = list(about["libraries"])
-    labels = [about["libraries"][name]["label"] for name in names]
-    machine = about["machine"]
+    by_case = {(row["case"], row["library"]): row for row in rows if not row["growth"]}
     body = []
-    for of_case in by_case(rows).values():
-        first = next(iter(of_case.values()))
-        yardstick = of_case.get(BASELINE, {})
-        line = [
-            f"{first['mode']}, {'masked' if first['masked'] else 'unmasked'}, "
-            f"{times_sign(first['shape'])}"
+    for case in cases:
+        of_case = {name: by_case.get((case.id, name)) for name in names}
+        fine = {name: r for name, r in of_case.items() if r is not None and r["status"] == "ok"}
+        line = [f"{case.mode}, {case.variant}, {times_sign(case.shape)}"]
+        for row in of_case.values():
+            if row is None or row["status"] != "ok":
+                line.append("" if row is None else SHORT[row["status"]])
+            elif BASELINE in fine:
+                value = ratio(row, fine[BASELINE])
+                line.append(f"{milliseconds(row['median'])} ({value:.2f})")
+            else:
+                line.append(milliseconds(row["median"]))
+        peer, least = fastest_peer(fine), floor.get(case.id)
+        ours = fine.get(OURS)
+        line.append(f"{ratio(ours, peer):.2f}" if ours and peer else "")
+        line.append(f"{milliseconds(least['seconds'])}, {least['by']}" if least else "")
+        line.append(f"{ours['median'] / least['seconds']:.2f}" if ours and least else "")
+        body.append(line)
+    labels = [about["libraries"][name]["label"] for name in names]
+    return table(["case", *labels, "ours / best peer", "floor", "ours / floor"], body, texts=1)
+
+
+def target_table(targets: list[dict[str, Any]]) -> str:
+    body = []
+    judged = [verdict for verdict in targets if verdict["met"] is not None]
+    for v in judged:
+        body.append(
+            [
+                v["target"], v["mode"], times_sign(v["shape"]), v["against"],
+                ", ".join(f"{value:.3f}" for value in v["runs"]), f"{v['ratio']:.3f}",
+                f"{v['at_most']:g}", "met" if v["met"] else "**not met**",
+            ]
+        )  # fmt: skip
+    count = sum(v["met"] for v in judged)
+    text = f"{count} of {len(judged)} met; {len(targets) - len(judged)} not measured."
+    if not judged:
+        return text
+    head = ["target", "mode", "shape", "against", "runs", "largest", "limit", "verdict"]
+    return text + "\n\n" + table(head, body, texts=4)
+
+
+def peaks_table(runs: list[Run]) -> str:
+    """The best of all runs, in GFLOP/s and GB/s."""
+    body = []
+    for threads in runs[0]["peaks"]:
+        best = reduce(floors.better, (run["peaks"][threads] for run in runs))
+        line = [threads, *(f"{best['gemm'][dtype] / 1e9:.0f}" for dtype in floors.ITEMSIZE)]
+        line.append(f"{best['copy'] / 1e9:.0f}")
+        line.append(", ".join(f"{size >> 10}: {rate / 1e9:.0f}" for size, rate in best["read"]))
+        body.append(line)
+    head = ["threads", *floors.ITEMSIZE, "copy, GB/s", "read, GB/s by KiB"]
+    return table(head, body, texts=1)
+
+
+def growth_table(about: dict[str, Any], growth: list[dict[str, Any]]) -> str:
+    body = [
+        [
+            f"{g['axis']} of {', '.join(map(str, g['sizes']))}", g["mode"],
+            about["libraries"][g["library"]]["label"],
+            ", ".join(milliseconds(s) for s in g["seconds"]), f"{g['exponent']:.2f}",
         ]
+        for g in growth
+    ]  # fmt: skip
+    return table(["growth", "mode", "library", "ms", "exponent"], body, texts=3)
+
+
+def memory_table(about: dict[str, Any], rows: list[Row]) -> str:
+    names = list(about["libraries"])
+    body = []
+    for case in dict.fromkeys(row["case"] for row in rows):
+        of_case = {row["library"]: row for row in rows if row["case"] == case}
+        base = of_case.get(BASELINE, {}).get("peak")
+        line = [times_sign(next(iter(of_case.values()))["shape"])]
         for name in names:
             row = of_case[name]
             if row["status"] != "ok":
                 line.append(SHORT[row["status"]])
-            elif "median" in yardstick:
-                line.append(f"{milliseconds(row['median'])} ({ratio(row, yardstick)[0]:.2f})")
             else:
-                line.append(milliseconds(row["median"]))
+                share = f" ({row['peak'] / base:.2f})" if base else ""
+                line.append(f"{row['peak'] / 2**20:.1f}{share}")
         body.append(line)
+    labels = [about["libraries"][name]["label"] for name in names]
+    return table(["MiB", *labels], body, texts=1)
 
-    judged = []
-    for verdict in targets:
-        line = [verdict["target"], verdict["mode"], times_sign(verdict["shape"])]
-        if verdict["met"] is None:
-            line += ["", "", "", "not measured"]
+
+def start_table(about: dict[str, Any], rows: list[Row]) -> str:
+    columns = ("imported", "prepared", "first_call", "second_call")
+    body = []
+    for row in rows:
+        label = about["libraries"][row["library"]]["label"]
+        if row["status"] == "ok":
+            body.append([label, *(milliseconds(row[name]) for name in columns)])
         else:
-            low, high = verdict["rounds"]
-            line += [f"{verdict['ratio']:.3f}", f"{low:.3f} to {high:.3f}"]
-            line += [f"{verdict['whole_run']:.3f}"]
-            line += ["met" if verdict["met"] else "**not met**"]
-        judged.append(line)
+            body.append([label, SHORT[row["status"]], *[""] * (len(columns) - 1)])
+    head = ["library", "import, ms", "preparation", "first call", "second call"]
+    return table(head, body, texts=1)
 
+
+def listed(rows: list[Row], statuses: tuple[str, ...]) -> list[str]:
+    """What did not go: a line a library and message."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row["status"] in statuses:
+            where = f", {row['case']}" if row["status"] in ("wrong", "error") else ""
+            line = f"- {row['library']}{where}, {row['status']}: {row['message']}"
+            found.setdefault(line, [])
+    return list(found)
+
+
+def markdown(
+    about: dict[str, Any],
+    runs: list[Run],
+    rows: list[Row],
+    floor: dict[str, Any],
+    targets: list[dict[str, Any]],
+    growth: list[dict[str, Any]],
+    pictures: list[str],
+) -> str:
+    machine, groups = about["machine"], about["groups"]
+    memory, start = (combined(run[name] for run in runs) for name in ("memory", "start"))
+    versions: dict[str, str] = {}
+    for library in about["libraries"].values():
+        versions |= library.get("versions", {})
+
+    parts = [
+        f"# Speed: {about['name']}",
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['os']}; {device(about)}; "
+        f"runs: {about['runs']}, of {about['rounds']} rounds; {about['date']}.",
+        ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
+    ]
+    if native := about["libraries"].get(OURS, {}).get("native"):
+        parts.append(f"kerasish_lstm's native engine: {native}.")
+    if about["quick"]:
+        parts.append("A quick run: it shows that everything works, and no speed.")
+    parts += [
+        "## Targets",
+        "They are about shapes that a quick run leaves out."
+        if about["quick"]
+        else "The verdict is on the largest ratio of the runs.\n\n" + target_table(targets),
+        "## Times",
+        "Median milliseconds of a call and, in parentheses, the ratio to torch.nn.LSTM in the same "
+        "row (of the medians of each round, the median over the rounds): above 1 is slower. "
+        "Shapes are B×T×F×H; training is forward and backward to the weights; plain is the layer "
+        "with Keras's defaults in float32. torch.nn.LSTM runs a right mask over a packed sequence.",
+        *(f"![{picture}]({picture})" for picture in pictures),
+    ]
+    if not pictures:
+        parts.append("No plots: matplotlib is not installed, or there was nothing to compare.")
+    for group in groups:
+        cases = cases_of(group, about["threads"], about["quick"])
+        if group != "growth" and cases:
+            parts += [f"### {GROUPS[group]}", times_table(about, rows, floor, cases)]
+    if runs[0]["peaks"]:
+        parts += [
+            "## The machine's peaks",
+            "GFLOP/s of torch.mm by dtype, and bandwidths; the floors come from them.",
+            peaks_table(runs),
+        ]
+    if growth:
+        parts += [
+            "## Growth",
+            "Fitted exponents of the time, with the other sizes fixed.",
+            growth_table(about, growth),
+        ]
+    if memory:
+        parts += [
+            "## Peak memory of a training step",
+            "MiB above what the process held before it and, in parentheses, the ratio to nn.LSTM.",
+            memory_table(about, memory),
+        ]
+    if start:
+        shape = times_sign(start[0]["shape"])
+        parts += [
+            "## Import and first call",
+            f"Milliseconds in a fresh process, inference at {shape}; Python and NumPy are loaded.",
+            start_table(about, start),
+        ]
     worst = []
-    for name in names:
+    checked = [*rows, *memory, *start]
+    for name, library in about["libraries"].items():
         shares = [
             e["error"] / e["bound"]
-            for row in rows
+            for row in checked
             if row["library"] == name
             for e in row["errors"].values()
             if e["error"] is not None
         ]
         if shares:
-            worst.append(f"{about['libraries'][name]['label']}: {max(shares):.2g}")
-
-    troubles = {}
-    for row in rows:
-        if row["status"] in ("wrong", "error"):
-            troubles[f"- {row['library']}, {row['case']}, {row['status']}: {row['message']}"] = None
-    versions: dict[str, str] = {}
-    for name in names:
-        versions |= about["libraries"][name].get("versions", {})
-
-    parts = [
-        f"# Speed: {about['name']}",
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['os']}; {device(about)}; "
-        f"{about['rounds']} rounds; {about['date']}.",
-        ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
-    ]
-    if about["quick"]:
-        parts.append("A quick run: it shows that everything works, and no speed.")
+            worst.append(f"{library['label']}: {max(shares):.2g}")
     parts += [
-        "## Times",
-        "Median milliseconds of a call and, in parentheses, its ratio to torch.nn.LSTM in the same "
-        "row (of the medians of each round, the median over the rounds): above 1 is slower. In a "
-        "masked row torch.nn.LSTM runs over a packed sequence. "
-        "Shapes are B×T×F×H; training is forward and backward to the weights.",
-        table(["case", *labels], body, texts=1),
-        f"![Ratio to torch.nn.LSTM]({about['name']}.png)"
-        if plotted
-        else "The plot was left out: matplotlib is not installed, or there was nothing to compare.",
-        "## Targets",
-        "Met is what both ratios meet: the one taken within rounds, and that of the medians of the "
-        "whole run.\n\n" + table(TARGET_HEAD, judged, texts=3)
-        if not about["quick"]
-        else "They are about shapes that a quick run leaves out.",
         "## Errors",
         "Every case was held against a float64 computation before it was timed. "
         "The largest error of each library, as a share of the bound on it: "
         + ("; ".join(worst) or "none was checked")
         + ".",
-        *(["\n".join(troubles)] if troubles else []),
+        "\n".join(listed(checked, ("wrong", "error"))),
+        "## Left out",
+        "\n".join(listed(checked, ("missing", "unsupported"))) or "Nothing.",
     ]
-    return "\n\n".join(parts) + "\n"
-
-
-def plot(about: dict[str, Any], rows: list[Row]) -> bytes | None:
-    """A PNG: a panel per mode and mask, a mark per library and shape at its ratio, log axis."""
-    cases = [of for of in by_case(rows).values() if "median" in of.get(BASELINE, {})]
-    names = [name for name in about["libraries"] if name != BASELINE]
-    if not cases or not names:
-        return None
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-    except ModuleNotFoundError:
-        return None
-
-    known = list(LIBRARIES)
-    styles = {n: known.index(n) if n in known else i for i, n in enumerate(names)}
-    figure = Figure(figsize=(10, 7.5), dpi=150, layout="constrained")
-    grid = figure.subplots(2, 2, sharex=True, sharey=True)
-    shapes = list(dict.fromkeys(tuple(next(iter(of.values()))["shape"]) for of in cases))
-    ratios: list[float] = [1.0]
-    handles = {}
-    for panels, masked in zip(grid, (False, True), strict=True):
-        for axes, mode in zip(panels, ("inference", "training"), strict=True):
-            axes.axhline(1, color="0.3", linewidth=1.2, zorder=1)
-            axes.set_title(f"{mode}, {'masked' if masked else 'unmasked'}", fontsize=11)
-            for position, name in enumerate(names):
-                shift = (position - (len(names) - 1) / 2) * 0.8 / len(names)
-                here = [
-                    (shapes.index(tuple(of[name]["shape"])), of[name], of[BASELINE])
-                    for of in cases
-                    if of[name]["mode"] == mode
-                    and of[name]["masked"] == masked
-                    and "median" in of[name]
-                ]
-                heights = [ratio(row, base)[0] for _, row, base in here]
-                ratios += heights
-                handles[name] = axes.scatter(
-                    [x + shift for x, _, _ in here],
-                    heights,
-                    s=42,
-                    color=COLOURS[styles[name] % len(COLOURS)],
-                    marker=MARKERS[styles[name] % len(MARKERS)],
-                    zorder=3,
-                )
-            for border in range(1, len(shapes)):
-                axes.axvline(border - 0.5, color="0.85", linewidth=0.8, zorder=0)
-            axes.set_yscale("log")
-            axes.grid(axis="y", color="0.9", zorder=0)
-            axes.set_xlim(-0.5, len(shapes) - 0.5)
-            texts = [f"B {b}, T {t}\nF {f}, H {h}" for b, t, f, h in shapes]
-            axes.set_xticks(range(len(shapes)), texts, fontsize=8.5)
-            axes.spines[["top", "right"]].set_visible(False)
-    low, high = min(ratios) / 1.3, max(ratios) * 1.3
-    ticks = [m * 10.0**e for e in range(-4, 6) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
-    grid[0][0].set_ylim(low, high)
-    for axes in grid.flat:
-        axes.yaxis.set_major_locator(FixedLocator(ticks))
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    for left in grid[:, 0]:
-        left.set_ylabel("time / time of torch.nn.LSTM")
-    figure.suptitle(f"{about['machine']['cpu']}, {device(about)}", fontsize=12)
-    figure.legend(
-        list(handles.values()),
-        [about["libraries"][name]["label"] for name in handles],
-        loc="outside lower center",
-        ncols=3,
-        frameon=False,
-    )
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    return content.getvalue()
+    return "\n\n".join(part for part in parts if part) + "\n"

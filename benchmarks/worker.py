@@ -2,6 +2,8 @@
 
     {"do": "prepare", "case": [...], "arrays": PATH}  run twice; write output() to PATH (.npz)
     {"do": "time", "case": [...], "repeats": n, "warm_up": m}   m untimed calls, then n timed ones
+    {"do": "memory", "case": [...]}   one call; the peak of memory above what was held before it
+    {"do": "forget"}   drop all that was prepared
     {"do": "stop"}
 
 It works when told to and sleeps in a read otherwise, so that libraries take turns.
@@ -9,6 +11,8 @@ It works when told to and sleeps in a read otherwise, so that libraries take tur
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import importlib
 import importlib.util
@@ -21,9 +25,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.cases import DEVICE, Case, data
+from benchmarks.cases import DEVICE, PATIENCE, Case, data, result_names
 
-PACKAGES = ("kerasish_lstm", "torch", "keras", "tensorflow", "jax", "jaxlib", "numpy")
+PACKAGES = (
+    "kerasish_lstm", "torch", "keras", "tensorflow", "jax", "jaxlib", "onnx", "onnxruntime",
+    "openvino", "numpy",
+)  # fmt: skip
 
 
 def load(implementation: str):
@@ -54,7 +61,10 @@ def describe() -> dict:
             versions["cuda"], versions["cudnn"] = torch.version.cuda, torch.backends.cudnn.version()
     if "tensorflow" in sys.modules:
         threads["TF_NUM_INTRAOP_THREADS"] = int(os.environ.get("TF_NUM_INTRAOP_THREADS", "0"))
-    return {"versions": versions, "threads": threads, "device": device}
+    about = {"versions": versions, "threads": threads, "device": device}
+    if hasattr(sys.modules.get("kerasish_lstm"), "native_status"):
+        about["native"] = str(sys.modules["kerasish_lstm"].native_status())
+    return about
 
 
 def prepare_device():
@@ -65,6 +75,29 @@ def prepare_device():
 
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return torch.cuda.synchronize
+
+
+def resident(key: str) -> int:
+    """VmRSS or VmHWM (the highest so far), in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key)) << 10
+
+
+def peak_memory(call, *arguments) -> int:
+    """Bytes that a call needs above what the process holds before it, on the device."""
+    gc.collect()
+    if DEVICE == "cuda":
+        cuda = sys.modules["torch"].cuda
+        before = cuda.memory_allocated()
+        cuda.reset_peak_memory_stats()
+        call(*arguments)
+        return cuda.max_memory_allocated() - before
+    with contextlib.suppress(OSError, AttributeError):  # freed, but not yet the system's
+        ctypes.CDLL(None).malloc_trim(0)
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
+    call(*arguments)
+    return resident("VmHWM") - before
 
 
 def serve(requests, answers, implementation: str) -> None:
@@ -80,7 +113,9 @@ def serve(requests, answers, implementation: str) -> None:
         return time.perf_counter() - start
 
     try:
+        start = time.perf_counter()
         module = load(implementation)
+        imported = time.perf_counter() - start
         synchronize = prepare_device()
         about = describe()
     except Exception as error:
@@ -91,26 +126,39 @@ def serve(requests, answers, implementation: str) -> None:
         else:
             answer(status="error", message=f"{type(error).__name__}: {error}")
         return
-    answer(status="ok", **about)
+    answer(status="ok", imported=imported, **about)
 
     states = {}
     for line in requests:
         request = json.loads(line)
         if request["do"] == "stop":
             return
+        if request["do"] == "forget":
+            states.clear()
+            gc.collect()
+            answer(status="ok")
+            continue
         case = Case(*request["case"])
         try:
             if request["do"] == "prepare":
-                # Masked and unmasked take turns, so both stay; whatever was before them goes.
-                states = {c: s for c, s in states.items() if c[:5] == case[:5]}
+                start = time.perf_counter()
                 state = module.prepare(case, data(case))
+                prepared = time.perf_counter() - start
                 first = seconds(state)
+                if first > PATIENCE:
+                    raise NotImplementedError(f"one call took {first:.0f} s: not gone on with")
                 # The second call's numbers are the ones checked: a gradient that adds up from
                 # call to call is right the first time.
                 second = seconds(state)
-                np.savez(request["arrays"], **module.output(state))
+                found = zip(result_names(case), module.output(state), strict=False)
+                np.savez(request["arrays"], **dict(found))
+                if case.recurrent_dropout:
+                    module.draw_own_masks(state)
                 states[case] = state
-                answer(status="ok", first=first, second=second)
+                answer(status="ok", prepared=prepared, first=first, second=second)
+            elif request["do"] == "memory":
+                state = states[case]
+                answer(status="ok", peak=peak_memory(seconds, state))
             else:
                 state = states[case]
                 for _ in range(request["warm_up"]):
@@ -125,7 +173,8 @@ def serve(requests, answers, implementation: str) -> None:
         except NotImplementedError as error:
             answer(status="unsupported", message=str(error))
         except Exception as error:  # one library's failure is a row in the report, not its end
-            answer(status="error", message=f"{type(error).__name__}: {error}")
+            message = " ".join(str(error).split())[:500]
+            answer(status="error", message=f"{type(error).__name__}: {message}")
 
 
 if __name__ == "__main__":

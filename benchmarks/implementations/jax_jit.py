@@ -7,45 +7,81 @@ for speed, and a harder opponent than Keras's JAX backend, which does it step by
 from __future__ import annotations
 
 import os
+from functools import partial
 from types import SimpleNamespace
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["JAX_ENABLE_X64"] = "1"  # without it there is no float64; float32 stays float32
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 
-def last_output(weights, x, mask):
+def lstm(case, weights, x, mask, dropout):
+    """The outputs of all steps, (T, B, H). dropout: (4, B, H), by gate."""
     kernel, recurrent_kernel, bias = weights
     steps = jnp.swapaxes(x @ kernel + bias, 0, 1)  # (T, B, 4H)
-    zeros = jnp.zeros((x.shape[0], recurrent_kernel.shape[0]), x.dtype)
+    zeros = jnp.zeros((x.shape[0], case.H), x.dtype)
     masks = None if mask is None else jnp.swapaxes(mask, 0, 1)[:, :, None]  # (T, B, 1)
+    gate = jax.nn.sigmoid if case.recurrent_activation == "sigmoid" else jax.nn.hard_sigmoid
+    by_gate = recurrent_kernel.reshape(case.H, 4, case.H)
 
     def step(carry, now):
         h, c = carry
         projected, keep = now
-        i, f, g, o = jnp.split(projected + h @ recurrent_kernel, 4, axis=-1)
-        new_c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        new_h = jax.nn.sigmoid(o) * jnp.tanh(new_c)
+        if dropout is None:
+            products = h @ recurrent_kernel
+        else:
+            products = jnp.einsum("gbh,hgk->bgk", h * dropout, by_gate).reshape(projected.shape)
+        i, f, g, o = jnp.split(projected + products, 4, axis=-1)
+        new_c = gate(f) * c + gate(i) * jnp.tanh(g)
+        new_h = gate(o) * jnp.tanh(new_c)
         if keep is not None:
             new_h, new_c = jnp.where(keep, new_h, h), jnp.where(keep, new_c, c)
-        return (new_h, new_c), None
+        # Only a stack needs all outputs.
+        return (new_h, new_c), new_h if case.structure == "stack" else None
 
-    return jax.lax.scan(step, (zeros, zeros), (steps, masks))[0][0]
+    return jax.lax.scan(step, (zeros, zeros), (steps, masks))
 
 
-def loss(weights, x, mask):
-    y = last_output(weights, x, mask)
-    return y.sum(), y
+def last_output(case, weights, x, mask, dropout):
+    (h, _), outputs = lstm(case, weights[:3], x, mask, dropout)
+    if case.structure == "stack":
+        (h, _), _ = lstm(case, weights[3:], jnp.swapaxes(outputs, 0, 1), mask, None)
+    elif case.structure == "bidirectional":
+        flipped = None if mask is None else mask[:, ::-1]
+        (backward, _), _ = lstm(case, weights[3:], x[:, ::-1], flipped, None)
+        h = jnp.concatenate([h, backward], -1)
+    return h
+
+
+def drawn(case, key, dtype):
+    kept = 1 - case.recurrent_dropout
+    return (jax.random.bernoulli(key, kept, (4, case.B, case.H)) / kept).astype(dtype)
 
 
 def prepare(case, data):
-    weights = tuple(jnp.asarray(data[k]) for k in ("kernel", "recurrent_kernel", "bias"))
-    x = jnp.asarray(data["x"])
-    mask = None if data["mask"] is None else jnp.asarray(data["mask"])
-    step = last_output if case.mode == "inference" else jax.grad(loss, has_aux=True)
-    return SimpleNamespace(case=case, step=jax.jit(step), inputs=(weights, x, mask), result=None)
+    weights = tuple(jnp.asarray(w, case.dtype) for w in data["weights"].values())
+    x = jnp.asarray(data["x"], case.dtype)
+    mask, dropout = (
+        None if data[name] is None else jnp.asarray(data[name]) for name in ("mask", "dropout")
+    )
+
+    def result(weights, x, mask, dropout, key=None):
+        if key is not None:
+            dropout = drawn(case, key, x.dtype)
+        y = last_output(case, weights, x, mask, dropout)
+        return y if case.mode == "inference" else (y.sum(), y)
+
+    step = jax.jit(result if case.mode == "inference" else jax.grad(result, has_aux=True))
+    inputs = (weights, x, mask, dropout)
+    return SimpleNamespace(case=case, step=step, inputs=inputs, result=None)
+
+
+def draw_own_masks(state):
+    state.inputs = (*state.inputs[:3], None)
+    state.step = partial(state.step, key=jax.random.key(0))
 
 
 def run(state):
@@ -54,7 +90,8 @@ def run(state):
 
 def output(state):
     if state.case.mode == "inference":
-        return {"output": np.asarray(state.result)}
-    gradients, y = state.result
-    names = ("kernel_gradient", "recurrent_kernel_gradient", "bias_gradient")
-    return {"output": np.asarray(y), **dict(zip(names, map(np.asarray, gradients), strict=True))}
+        found = [state.result]
+    else:
+        gradients, y = state.result
+        found = [y, *gradients]
+    return [np.asarray(a if a.dtype == jnp.float64 else a.astype(jnp.float32)) for a in found]

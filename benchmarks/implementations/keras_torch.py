@@ -10,17 +10,23 @@ from benchmarks.cases import DEVICE
 os.environ["KERAS_BACKEND"] = "torch"
 os.environ["KERAS_TORCH_DEVICE"] = DEVICE
 
-import keras
 import torch
+
+from benchmarks.implementations.keras_layers import build
+from benchmarks.implementations.torch_lstm import array, tensor
 
 
 def prepare(case, data):
-    layer = keras.layers.LSTM(case.H)
-    layer.build((case.B, case.T, case.F))
-    layer.set_weights([data["kernel"], data["recurrent_kernel"], data["bias"]])
-    x = torch.from_numpy(data["x"]).to(DEVICE)
-    mask = None if data["mask"] is None else torch.from_numpy(data["mask"]).to(DEVICE)
+    layer = build(case, data)
+    x, mask, dropout = (tensor(data[name], case) for name in ("x", "mask", "dropout"))
+    if dropout is not None:
+        given = list(dropout)
+        layer.cell.get_recurrent_dropout_mask = lambda step_input: given
     return SimpleNamespace(case=case, layer=layer, x=x, mask=mask, y=None)
+
+
+def draw_own_masks(state):
+    del state.layer.cell.get_recurrent_dropout_mask
 
 
 def run(state):
@@ -35,9 +41,7 @@ def run(state):
 
 
 def output(state):
-    arrays = {"output": state.y.detach().cpu().numpy()}
+    arrays = [array(state.y)]
     if state.case.mode == "training":
-        names = ("kernel_gradient", "recurrent_kernel_gradient", "bias_gradient")
-        for name, variable in zip(names, state.layer.trainable_variables, strict=True):
-            arrays[name] = variable.value.grad.cpu().numpy()
+        arrays += [array(v.value.grad) for v in state.layer.trainable_variables]
     return arrays

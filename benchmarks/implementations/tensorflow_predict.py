@@ -8,22 +8,23 @@ from types import SimpleNamespace
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
 import keras
-import tensorflow as tf  # noqa: F401  (so that a missing TensorFlow is named as such)
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.implementations.keras_layers import build
 
 
 def prepare(case, data):
     if case.mode == "training":
         raise NotImplementedError("predict_on_batch does not train")
-    x = keras.Input((case.T, case.F), batch_size=case.B)
+    x = keras.Input((case.T, case.F), batch_size=case.B, dtype=case.dtype)
     mask = keras.Input((case.T,), batch_size=case.B, dtype="bool")
-    layer = keras.layers.LSTM(case.H)
-    if case.masked:
-        model = keras.Model([x, mask], layer(x, mask=mask))
-        inputs = [data["x"], data["mask"]]
+    layer = build(case, data)
+    array = data["x"].astype(tf.as_dtype(case.dtype).as_numpy_dtype)
+    if case.mask == "none":
+        model, inputs = keras.Model(x, layer(x)), array
     else:
-        model = keras.Model(x, layer(x))
-        inputs = data["x"]
-    layer.set_weights([data["kernel"], data["recurrent_kernel"], data["bias"]])
+        model, inputs = keras.Model([x, mask], layer(x, mask=mask)), [array, data["mask"]]
     return SimpleNamespace(model=model, inputs=inputs, y=None)
 
 
@@ -32,4 +33,4 @@ def run(state):
 
 
 def output(state):
-    return {"output": state.y}
+    return [state.y if state.y.dtype == np.float64 else state.y.astype(np.float32)]

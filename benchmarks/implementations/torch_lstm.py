@@ -13,25 +13,61 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from benchmarks.cases import DEVICE
 
+SUFFIXES = {"one": ("l0",), "bidirectional": ("l0", "l0_reverse"), "stack": ("l0", "l1")}
+
+
+def tensor(values, case):
+    """On the device; floats in the case's dtype, which holds them exactly; None stays None."""
+    if values is None:
+        return None
+    found = torch.from_numpy(values).to(DEVICE)
+    return found.to(getattr(torch, case.dtype)) if found.is_floating_point() else found
+
+
+def array(values):
+    """A NumPy array; bfloat16 becomes float32."""
+    values = values.detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+
 
 def prepare(case, data):
-    lstm = torch.nn.LSTM(case.F, case.H, batch_first=True)
+    if case.recurrent_activation != "sigmoid":
+        raise NotImplementedError(f"nn.LSTM knows no {case.recurrent_activation}")
+    if case.recurrent_dropout:
+        raise NotImplementedError("nn.LSTM knows no recurrent dropout")
+    if case.mask not in ("none", "right"):
+        raise NotImplementedError("a packed sequence has its steps on the left")
+    lstm = torch.nn.LSTM(
+        case.F,
+        case.H,
+        batch_first=True,
+        bidirectional=case.structure == "bidirectional",
+        num_layers=2 if case.structure == "stack" else 1,
+        dtype=getattr(torch, case.dtype),
+        device=DEVICE,
+    )
+    given = iter(data["weights"].values())
+    weights = []
     with torch.no_grad():  # Keras's gates are i f c o, torch's i f g o: the same order
-        lstm.weight_ih_l0.copy_(torch.from_numpy(data["kernel"]).T)
-        lstm.weight_hh_l0.copy_(torch.from_numpy(data["recurrent_kernel"]).T)
-        lstm.bias_ih_l0.copy_(torch.from_numpy(data["bias"]))
-        lstm.bias_hh_l0.zero_()
-    lstm.to(DEVICE).train(case.mode == "training")
-    x = torch.from_numpy(data["x"]).to(DEVICE)
+        for suffix in SUFFIXES[case.structure]:
+            for name in ("weight_ih", "weight_hh", "bias_ih"):
+                weights.append(getattr(lstm, f"{name}_{suffix}"))
+                weights[-1].copy_(torch.from_numpy(next(given)).t())
+            getattr(lstm, f"bias_hh_{suffix}").zero_()
+    lstm.train(case.mode == "training")
     lengths = None if data["lengths"] is None else torch.from_numpy(data["lengths"])
-    return SimpleNamespace(case=case, lstm=lstm, x=x, lengths=lengths, y=None)
+    x = tensor(data["x"], case)
+    return SimpleNamespace(case=case, lstm=lstm, weights=weights, x=x, lengths=lengths, y=None)
 
 
 def _last(state):
-    if state.lengths is None:
-        return state.lstm(state.x)[0][:, -1]
-    packed = pack_padded_sequence(state.x, state.lengths, batch_first=True, enforce_sorted=False)
-    return state.lstm(packed)[1][0][0]
+    x, case = state.x, state.case
+    if state.lengths is not None:
+        x = pack_padded_sequence(x, state.lengths, batch_first=True, enforce_sorted=False)
+    elif case.structure != "bidirectional":
+        return state.lstm(x)[0][:, -1]
+    h = state.lstm(x)[1][0]
+    return torch.cat([h[0], h[1]], -1) if case.structure == "bidirectional" else h[-1]
 
 
 def run(state):
@@ -45,9 +81,7 @@ def run(state):
 
 
 def output(state):
-    arrays = {"output": state.y.detach().cpu().numpy()}
+    arrays = [array(state.y)]
     if state.case.mode == "training":
-        arrays["kernel_gradient"] = state.lstm.weight_ih_l0.grad.T.cpu().numpy()
-        arrays["recurrent_kernel_gradient"] = state.lstm.weight_hh_l0.grad.T.cpu().numpy()
-        arrays["bias_gradient"] = state.lstm.bias_ih_l0.grad.cpu().numpy()
+        arrays += [array(weight.grad.t()) for weight in state.weights]
     return arrays

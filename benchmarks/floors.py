@@ -1,0 +1,150 @@
+"""This machine's peaks, and from them the least time that a case can take.
+
+python -m benchmarks.floors     one line of JSON: the peaks with BENCHMARK_THREADS threads
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cases import Case, data, result_names
+
+ITEMSIZE = {"float32": 4, "float64": 8, "bfloat16": 2}
+CACHE = Path("/sys/devices/system/cpu/cpu0/cache")
+# Bytes a thread reads: three quarters of its L2, and what lies in the L3 or in memory.
+LARGER = (4 << 20, 16 << 20, 64 << 20)
+
+Peaks = dict[str, Any]
+
+
+def cache_size(level: int, default: int) -> int:
+    """Bytes of the data cache of a level that core 0 has, or ``default`` where nothing says."""
+    for index in sorted(CACHE.glob("index*")):
+        try:
+            words = [(index / name).read_text().strip() for name in ("level", "type", "size")]
+            if words[0] == str(level) and words[1] in ("Data", "Unified"):
+                return int(words[2].removesuffix("K")) << 10
+        except (OSError, ValueError):
+            continue
+    return default
+
+
+def measure(threads: int, quick: bool = False) -> Peaks:
+    """Operations and bytes a second, the best of several calls.
+
+    gemm: by dtype, of ``torch.mm`` of large squares. copy: of a copy that no cache holds, bytes
+    read and written. read: [bytes that all threads read together, rate] of ``torch.dot`` or ``sum``
+    in one thread, times the threads; what an empty call takes is subtracted. l1: bytes of all
+    threads' L1.
+    """
+    import torch
+
+    def best(call: Callable[[], Any], seconds: float) -> float:
+        times: list[float] = []
+        end = time.perf_counter() + (0.005 if quick else seconds)
+        while len(times) < 3 or time.perf_counter() < end:
+            start = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    torch.set_num_threads(threads)
+    gemm = {}
+    for dtype in ITEMSIZE:
+        rates = []
+        for n in (64,) if quick else (1024, 2048):
+            a, b = (torch.randn(n, n).to(getattr(torch, dtype)) for _ in range(2))
+            rates.append(2 * n**3 / best(lambda a=a, b=b: torch.mm(a, b), 1.0))
+        gemm[dtype] = max(rates)
+    source = torch.randn((1 << 20 if quick else 256 << 20) // 4)
+    target = torch.empty_like(source)
+    copy = 2 * source.nbytes / best(lambda: target.copy_(source), 1.0)
+
+    torch.set_num_threads(1)
+    read = {}
+    few = torch.randn(16)
+    calls = (lambda v: v.sum(), lambda v: torch.dot(v[: len(v) // 2], v[len(v) // 2 :]))
+    empty = [best(lambda call=call: call(few), 0.1) for call in calls]
+    for size in (cache_size(2, 1 << 20) * 3 // 4, *LARGER[: 0 if quick else None]):
+        values = torch.randn(size // 8 * 2)
+        seconds = [best(lambda c=call, v=values: c(v), 0.5) for call in calls]
+        least = min(s - e for s, e in zip(seconds, empty, strict=True))
+        read[size * threads] = threads * size / max(least, 1e-9)
+    torch.set_num_threads(threads)
+    return {
+        "threads": threads,
+        "gemm": gemm,
+        "copy": copy,
+        "read": [[size, rate] for size, rate in sorted(read.items())],
+        "l1": cache_size(1, 32 << 10) * threads,
+    }
+
+
+def better(one: Peaks, other: Peaks) -> Peaks:
+    """The higher of each rate of two measurements."""
+    reads = zip(one["read"], other["read"], strict=True)
+    return one | {
+        "gemm": {dtype: max(rate, other["gemm"][dtype]) for dtype, rate in one["gemm"].items()},
+        "copy": max(one["copy"], other["copy"]),
+        "read": [[size, max(rate, second)] for (size, rate), (_, second) in reads],
+    }
+
+
+def work(case: Case) -> dict[str, int]:
+    """What no way to compute a case avoids.
+
+    flops: of the matrix products, 2 a multiplication and addition, of unmasked steps alone. A
+    training step adds the gradients of both kernels and of h, and in a stack those of the upper
+    layer's input. bytes: x, weights and results, each once. recurrent: bytes of the recurrent
+    kernels. steps: how often they are read, which is at each step of the longest row.
+    """
+    B, T, F, H = case.shape
+    arrays = data(case)
+    steps, longest = B * T, T
+    if arrays["lengths"] is not None:
+        steps, longest = int(arrays["lengths"].sum()), int(arrays["lengths"].max())
+    product = 2 * steps * 4 * H  # flops of a product with one row of a kernel
+    inputs = {"one": [F], "bidirectional": [F, F], "stack": [F, H]}[case.structure]
+    flops = sum(product * (features + H) for features in inputs)
+    if case.mode == "training":
+        flops += flops + sum(product * H for _ in inputs)
+        flops += product * H if case.structure == "stack" else 0
+    weights = sum(4 * H * (features + H + 1) for features in inputs)
+    results = B * H * (2 if case.structure == "bidirectional" else 1)
+    results += weights if len(result_names(case)) > 1 else 0
+    size = ITEMSIZE[case.dtype]
+    passes = 2 if case.mode == "training" else 1
+    return {
+        "flops": flops,
+        "bytes": size * (steps * F + weights + results),
+        "recurrent": size * 4 * H * H,
+        "steps": longest * len(inputs) * passes,
+    }
+
+
+def floor(case: Case, peaks: Peaks) -> dict[str, Any]:
+    """The seconds of each limit, the largest of them, and which it is."""
+    needs = work(case)
+    limits = {
+        "products": needs["flops"] / peaks["gemm"][case.dtype],
+        "memory": needs["bytes"] / peaks["copy"],
+    }
+    if needs["recurrent"] > peaks["l1"]:
+        # At the rate of the largest size measured that is no larger than they are.
+        rates = [rate for size, rate in peaks["read"] if size <= needs["recurrent"]]
+        rate = rates[-1] if rates else peaks["read"][0][1]
+        limits["weights"] = needs["steps"] * needs["recurrent"] / rate
+    by = max(limits, key=lambda name: limits[name])
+    return {"seconds": limits[by], "by": by, "limits": limits}
+
+
+if __name__ == "__main__":
+    threads = int(os.environ["BENCHMARK_THREADS"])
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    print(json.dumps(measure(threads, quick="BENCHMARK_QUICK" in os.environ)))
