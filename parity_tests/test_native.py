@@ -510,7 +510,7 @@ def test_it_can_be_turned_off(counted: list[str]) -> None:
         ({"use_cudnn": True}, "use_cudnn=True"),
         ({"use_cudnn": False}, "use_cudnn=False"),
     ],
-    ids=str,
+    ids=["gelu", "callable", "fused", "scan"],
 )
 def test_the_reason_is_said(keywords: dict[str, Any], reason: str) -> None:
     layer: LSTM[Any] = LSTM(F, U, **keywords)
