@@ -22,6 +22,7 @@ from kerasish_lstm import (
     ACTIVATIONS,
     LSTM,
     Bidirectional,
+    DropoutMasks,
     LazyLSTM,
     LSTMCell,
     LSTMConfig,
@@ -29,6 +30,8 @@ from kerasish_lstm import (
     TimeDistributed,
     activations,
     native_engine,
+    regularizers,
+    to_keras,
 )
 from kerasish_lstm._options import LSTMOptions
 from kerasish_lstm.errors import (
@@ -694,3 +697,37 @@ def test_the_trainable_flag_reaches_every_weight(build: Any) -> None:
 def test_a_lazy_layer_says_that_it_has_no_size_yet(ask: str) -> None:
     with pytest.raises(ConfigError, match=r"has not learnt its input size.*Call it once"):
         getattr(LazyLSTM(U), ask)()
+
+
+# What else is refused, or taken
+
+
+def test_a_dropout_mask_on_another_device_is_refused() -> None:
+    layer = layer_of(dropout=0.5).train()
+    with pytest.raises(InputError) as caught:
+        layer(X, dropout_masks=DropoutMasks(torch.ones(len(X), F, device="meta")))
+    assert_says(caught.value, "dropout_masks.input is on meta", ".to()")
+
+
+def test_numbers_of_numpy_and_numbers_that_are_too_large() -> None:
+    assert regularizers.L2(np.float32(0.5)).get_config() == {"l2": 0.5}
+    with pytest.raises(ConfigError, match="a number of at most"):
+        regularizers.L2(1e300 * 1e8)
+
+
+def test_integers_are_taken_by_a_stack_that_does_not_cast() -> None:
+    stack = StackedLSTM([LSTMCell(F, U)], autocast=False)
+    assert torch.equal(stack(torch.ones(2, 3, F, dtype=torch.int64)), stack(torch.ones(2, 3, F)))
+
+
+def test_a_lazy_layer_cannot_become_keras_s() -> None:
+    with pytest.raises(ConfigError, match="has not learnt its input size"):
+        to_keras(LazyLSTM(U))
+
+
+def test_implementation_0_of_keras_2() -> None:
+    """Keras 2.0 had three, and each later Keras 2 reads 0 as 1."""
+    config = {"units": U, "implementation": 0, "dropout": 0.2}
+    for version, expected in (("2.0.9", 0), ("2.2.4", 1)):
+        read = LSTMConfig.from_keras(config, version=version)
+        assert read.implementation == expected, version

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kerasish_lstm import LSTM, MERGES, Bidirectional
+from kerasish_lstm import LSTM, MERGES, Bidirectional, LSTMCell, StackedLSTM
 from kerasish_lstm.errors import ConfigError, InputError
 from kerasish_lstm.masking import RULES, Masking, compute_mask, embedding_mask, of_rnn
 from kerasish_lstm.parity import assert_parity
@@ -616,3 +616,20 @@ def test_keras_hands_the_mask_of_time_distributed_on_as_it_is(keras: KerasLive) 
     for (_, _, mask, _), answer in zip(wanted, kept, strict=False):
         assert same(answer["compute_mask"], mask) and same(answer["hanging"], [mask])
     assert refused == {"error": "IndexError"}
+
+
+def test_the_mask_that_leaves_a_stack() -> None:
+    """Of layers that of the last, of cells as of Keras's RNN: with each state None beside it."""
+    mask = torch.tensor([[True, False, True]])
+    chain = StackedLSTM([LSTM(3, 2, return_sequences=True), LSTM(2, 4, return_sequences=True)])
+    assert torch.equal(compute_mask(chain, mask), mask)
+    last = StackedLSTM([LSTM(3, 2, return_sequences=True), LSTM(2, 4)])
+    assert compute_mask(last, mask) is None
+    states = StackedLSTM([LSTM(3, 2, return_sequences=True), LSTM(2, 4, return_state=True)])
+    assert compute_mask(states, mask) == [None] * 3
+    options = {"return_sequences": True, "return_state": True}
+    cells = StackedLSTM([LSTMCell(3, 2), LSTMCell(2, 4)], **options)
+    leaving = compute_mask(cells, mask)
+    assert torch.equal(leaving[0], mask) and leaving[1:] == [None] * 2
+    one = compute_mask(StackedLSTM(LSTMCell(3, 2), **options), mask)
+    assert torch.equal(one[0], mask) and one[1:] == [None] * 2

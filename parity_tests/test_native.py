@@ -427,6 +427,31 @@ def test_what_must_see_operators_sees_them(within: Any, counted: list[str]) -> N
     assert not counted
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace:DeprecationWarning")
+def test_a_trace_and_a_class_of_tensors_see_operators(counted: list[str]) -> None:
+    class Mine(torch.Tensor):
+        pass
+
+    layer, x = LSTM(F, U), torch.randn(B, T, F)
+    with torch.no_grad():
+        expected = layer(x)
+        counted.clear()
+        assert_parity(torch.Tensor(layer(x.as_subclass(Mine))), expected, bound=1e-6)
+        traced = torch.jit.trace(layer, (x,), check_trace=False)
+        assert not counted
+        other = torch.randn(B, T, F)
+        assert_parity(traced(other), layer(other), bound=1e-6)
+
+
+def test_what_the_library_answers_is_said() -> None:
+    engine.check(0)
+    with pytest.raises(MemoryError, match="no memory"):
+        engine.check(2)
+    with pytest.raises(RuntimeError, match="written while they were read"):
+        engine.check(1)
+
+
 @needs_engine
 def test_a_default_device_does_not_keep_it_away(counted: list[str]) -> None:
     layer, x = LSTM(F, U), torch.randn(B, T, F)
