@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import h5py
@@ -11,6 +12,7 @@ import torch
 
 from kerasish_lstm import load_keras
 from kerasish_lstm.parity import assert_parity
+from kerasish_lstm.parity.bounds import FLOAT32_ULPS, KERAS_FACTOR, error
 
 from .keras_live import KerasLive
 from .test_convert import real
@@ -53,7 +55,12 @@ def test_published_weights_give_what_tf_keras_gives(
     assert len(expected) == count
     for layer, module in modules.items():
         module.config = module.config.replace(return_sequences=True)
+        x = torch.tensor(inputs[layer])
         with torch.no_grad():
-            assert_parity(
-                module(torch.tensor(inputs[layer])), expected[layer], bound=5e-6, what=layer
-            )
+            found, truth = module(x), copy.deepcopy(module).double()(x.double())
+        # Weights of 7 make any two float32 implementations part: here tf_keras is 1.3e-5 from the
+        # float64 result, so both are held against that, as everywhere in the suite.
+        theirs = error(expected[layer], truth.numpy())
+        assert theirs < 2e-5, layer
+        bound = KERAS_FACTOR * theirs + FLOAT32_ULPS
+        assert_parity(found, truth, bound=bound, what=layer, dtype="float32")
