@@ -40,6 +40,7 @@ SHAPES = (
     (1, 1000, 256, 1024),
 )
 VARIANT_SHAPES = ((32, 100, 64, 128), (64, 128, 256, 256))
+KERAS_SHAPES = ((1, 100, 64, 64), (32, 100, 64, 128), (64, 128, 256, 256), (256, 64, 32, 32))
 QUICK_SHAPES = ((2, 5, 3, 4), (4, 7, 5, 8))
 
 MODES = ("inference", "training")
@@ -60,9 +61,9 @@ PATIENCE = 30.0
 START_REPEATS = 3
 
 # Largest error against the float64 truth, by dtype: of the output, which lies in (-1, 1), and of a
-# gradient, relative to the largest element of the true one.
+# gradient, relative to the largest element of the true one. See Case.bound.
 BOUNDS = {
-    "float32": {"output": 5e-6, "gradient": 1e-4},
+    "float32": {"output": 5e-6, "gradient": 3e-5},
     "float64": {"output": 1e-13, "gradient": 1e-12},
     "bfloat16": {"output": 5e-2, "gradient": 1e-1},
 }
@@ -101,6 +102,18 @@ class Case(NamedTuple):
     def id(self) -> str:
         variant = self.variant.replace(", ", "-").replace(" ", "-")
         return f"{self.mode}-{variant}-{'x'.join(map(str, self.shape))}-{self.threads}"
+
+    def bound(self, result: str) -> float:
+        """The largest error of a result, "output" or the gradient of a weight.
+
+        A gradient is a sum over B T steps, whose roundings add up as a square root; the bound of
+        float32 is that of up to 16384 of them. (512, 64, 64, 128) was measured at 3.6e-5, ours and
+        nn.LSTM's alike.
+        """
+        if result == "output":
+            return BOUNDS[self.dtype]["output"]
+        growth = (self.B * self.T / 16384) ** 0.5 if self.dtype == "float32" else 1.0
+        return BOUNDS[self.dtype]["gradient"] * max(1.0, growth)
 
     @property
     def plain(self) -> Case:
@@ -174,6 +187,7 @@ def cases_of(group: str, threads: int, quick: bool) -> list[Case]:
     if group == "masks" and not quick:
         # At the other shapes of a target on masks, the mask that the target is about.
         masked = [Case(*shape, mask="right") for shape in SHAPES[3:] if shape not in variant_shapes]
+        masked += _each(KERAS_SHAPES, MODES, mask="right")
         cases += [each for case in masked for each in (case.plain, case)]
     return list(dict.fromkeys(case._replace(threads=threads) for case in cases))
 
@@ -181,7 +195,8 @@ def cases_of(group: str, threads: int, quick: bool) -> list[Case]:
 class Target(NamedTuple):
     """A limit on the ratio of two numbers of one run. ``against`` names the second one.
 
-    peer: the fastest other library; where that is nn.LSTM, ``at_most_torch`` is the limit.
+    A library: that one. peer: the fastest other one; where that is nn.LSTM, ``at_most_torch`` is
+    the limit.
     floor: the case's floor. plain: ``times`` the same library's plain case.
     memory: nn.LSTM's peak of memory.
     """
@@ -214,6 +229,10 @@ TARGETS = (
     Target(
         "right mask against our own without", "plain",
         _each(SHAPES[5:6], MODES[1:], mask="right"), 0.8,
+    ),
+    Target(
+        "right mask against a third of Keras on torch", "keras_torch",
+        _each(KERAS_SHAPES, MODES, mask="right"), 1 / 3,
     ),
     Target(
         "hard_sigmoid against our own sigmoid", "plain",

@@ -18,6 +18,7 @@ from benchmarks.cases import (
     BASELINE,
     GROUPS,
     GROWTH,
+    LIBRARIES,
     OURS,
     QUICK_GROWTH,
     TARGETS,
@@ -121,6 +122,9 @@ def measured(target: Target, case: Case, run: Run) -> tuple[float, float, str] |
         if peer["library"] == BASELINE and target.at_most_torch is not None:
             limit = target.at_most_torch
         return largest_ratio(ours, peer), limit, peer["library"]
+    if target.against in LIBRARIES:
+        other = of_case.get(target.against)
+        return other and (largest_ratio(ours, other), target.at_most, target.against)
     plain = timed(run["cases"], case.plain).get(OURS)
     times = f"{target.times} × " if target.times > 1 else ""
     return plain and (

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cases import BOUNDS, WEIGHTS, Case, as_bfloat16, data, result_names
+from benchmarks.cases import WEIGHTS, Case, as_bfloat16, data, result_names
 from kerasish_lstm.parity import oracle
 
 Arrays = dict[str, np.ndarray]
@@ -63,7 +63,7 @@ def compare(case: Case, found: Arrays, true: Arrays) -> tuple[dict[str, Any], li
     wrong = []
     dtype = np.dtype(np.float64 if case.dtype == "float64" else np.float32)
     for name, expected in true.items():
-        bound = BOUNDS[case.dtype]["output" if name == "output" else "gradient"]
+        bound = case.bound(name)
         errors[name] = {"error": None, "bound": bound}
         actual = found.get(name)
         if actual is None:

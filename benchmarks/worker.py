@@ -63,7 +63,9 @@ def describe() -> dict:
         threads["TF_NUM_INTRAOP_THREADS"] = int(os.environ.get("TF_NUM_INTRAOP_THREADS", "0"))
     about = {"versions": versions, "threads": threads, "device": device}
     if hasattr(sys.modules.get("kerasish_lstm"), "native_status"):
-        about["native"] = str(sys.modules["kerasish_lstm"].native_status())
+        status = sys.modules["kerasish_lstm"].native_status()
+        used = f"active, {status.instruction_set}"
+        about["native"] = used if status.available else f"not active: {status.reason}"
     return about
 
 

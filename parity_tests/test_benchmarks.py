@@ -215,7 +215,7 @@ def test_compare_wants_the_cases_dtype() -> None:
     del found["kernel_gradient"]
     missing, off = compare(case, found, true)[1]
     assert missing == "kernel_gradient is not there"
-    assert off == "bias_gradient is 1.0e-03 off, more than 1e-04"
+    assert off == "bias_gradient is 1.0e-03 off, more than 3e-05"
 
 
 # A quick run
@@ -512,6 +512,22 @@ def test_a_variant_is_held_against_the_plain_case() -> None:
     assert (found["ratio"], found["met"]) == (pytest.approx(1.1), False)
     assert found["against"] == "2 × kerasish, plain"
     assert verdict(target, run(row(case, OURS, 2.0)))["met"] is None
+
+
+def test_a_target_may_name_a_library() -> None:
+    case = Case(*LARGE, mask="right")
+    target = Target("", "keras_torch", (case,), 1 / 3)
+    for ours, met in ((1.0, True), (1.1, False)):
+        found = verdict(target, run(row(case, OURS, ours), row(case, "keras_torch", 3.1)))
+        assert (found["met"], found["against"]) == (met, "keras_torch")
+    assert verdict(target, run(row(case, OURS, 1.0), row(case, BASELINE, 9.0)))["met"] is None
+
+
+def test_bounds_grow_beyond_the_sums_they_are_set_for() -> None:
+    assert Case(256, 64, 32, 32, "training").bound("bias_gradient") == 3e-5
+    assert Case(1, 1000, 256, 1024, "training").bound("kernel_gradient") == 3e-5
+    assert 4.2e-5 < Case(512, 64, 64, 128, "training").bound("bias_gradient") < 4.3e-5
+    assert Case(512, 64, 64, 128, "training").bound("output") == 5e-6
 
 
 def test_the_floor_and_memory_are_judged() -> None:
