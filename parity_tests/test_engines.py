@@ -79,6 +79,20 @@ def test_fused_holds_the_cell_against_huge_weights(size: float) -> None:
     assert torch.equal(c[0], c3[0]) and torch.equal(h[0], h3[0])
 
 
+def test_tf32_costs_what_it_costs(device: torch.device) -> None:
+    """Labelled: on CUDA with TF32 on, ten bits of mantissa. On a CPU the flags mean nothing."""
+    case = Case("gaps", "given", True, True, batch=7, steps=11, features=5, units=13)
+    before = (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
+    try:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+        actual = ours(case, torch.float32, device)
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+    expected = truth(case)
+    worst = max(error(actual[name], value) for name, value in expected.items())
+    assert worst < (5e-3 if device.type == "cuda" else 1e-5)
+
+
 # Segments
 
 

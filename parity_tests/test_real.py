@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from kerasish_lstm import load_keras
+from kerasish_lstm import load_keras, native_engine
 from kerasish_lstm.parity import assert_parity
 from kerasish_lstm.parity.bounds import FLOAT32_ULPS, KERAS_FACTOR, error
 
@@ -58,9 +58,10 @@ def test_published_weights_give_what_tf_keras_gives(
         x = torch.tensor(inputs[layer])
         with torch.no_grad():
             found, truth = module(x), copy.deepcopy(module).double()(x.double())
-        # Weights of 7 make any two float32 implementations part: here tf_keras is 1.3e-5 from the
-        # float64 result, so both are held against that, as everywhere in the suite.
-        theirs = error(expected[layer], truth.numpy())
-        assert theirs < 2e-5, layer
-        bound = KERAS_FACTOR * theirs + FLOAT32_ULPS
+            with native_engine(False):
+                assert_parity(module(x), expected[layer], bound=5e-6, what=layer)
+        # Weights of 7 make any two orders of sums part: tf_keras is 1.3e-5 from the float64 result
+        # in rnn_2. So the native engine, whose order is its own, is held against that, as
+        # everywhere in the suite.
+        bound = KERAS_FACTOR * error(expected[layer], truth.numpy()) + FLOAT32_ULPS
         assert_parity(found, truth, bound=bound, what=layer, dtype="float32")
