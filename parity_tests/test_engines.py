@@ -12,7 +12,7 @@ import torch
 
 from kerasish_lstm import LSTM, _engines
 from kerasish_lstm.parity import assert_parity, oracle
-from kerasish_lstm.parity.bounds import FLOAT64
+from kerasish_lstm.parity.bounds import FLOAT64, error
 
 from .cases import PRODUCT, Case
 from .properties import given, st
