@@ -77,6 +77,42 @@ def test_the_fast_numbers_are_those_of_the_recorded_run() -> None:
             assert number in recorded, f"{number} is not in benchmarks/results/cpu.md"
 
 
+GUIDE = (ROOT / "parity_tests" / "README.md").read_text()
+
+
+@pytest.mark.live
+def test_the_guide_s_certificate_is_made_and_checked(tmp_path: Path) -> None:
+    if lacking := missing():
+        pytest.skip(f"live Keras: {lacking}")
+    shutil.copy(NOTEBOOK, tmp_path / "model.keras")
+    (commands, *_) = re.findall(r"```sh\n(.*?)```", GUIDE, re.DOTALL)
+    lines = [line.split("#")[0].split() for line in commands.splitlines()]
+    assert [line[:2] for line in lines] == [["kerasish-lstm", w] for w in ("convert", "verify")]
+    for line in lines:
+        done = subprocess.run(
+            [sys.executable, "-m", "kerasish_lstm", *line[1:]],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("equal") >= 5
+
+
+def test_the_guide_s_test_runs(tmp_path: Path) -> None:
+    shutil.copy(NOTEBOOK, tmp_path / "model.keras")
+    (code,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    (tmp_path / "test_mine.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and re.search("[12] passed", done.stdout), done.stdout
+
+
+def test_the_files_that_the_guide_names_exist() -> None:
+    for path in re.findall(r"`([\w/]+\.py|[a-z]+/)`", GUIDE):
+        assert (ROOT / path).exists() or (ROOT / "parity_tests" / path).exists(), path
+
+
 def test_the_paths_that_it_names_exist() -> None:
     for path in re.findall(r"`((?:parity_tests|benchmarks|kerasish_lstm)/[\w./]+)`", README):
         assert (ROOT / path).exists(), path
