@@ -264,7 +264,7 @@ class Recurrence(NamedTuple):
     mask: (B, T), bool, in the order of x; None where every step counts.
     reverse: the steps run from the last to the first.
     sequences: whether h after each step is wanted.
-    functions: the activation and the recurrent activation, as numbers and on tensors.
+    names, functions: the activation and the recurrent activation, for the engine and on tensors.
     """
 
     mask: Tensor | None
@@ -400,11 +400,11 @@ class Prepared:
         elif call.sequences:
             hs, row, step = x.new_empty(batch, steps, units), steps * units, units
         end = LSTMState(x.new_empty(batch, units), x.new_empty(batch, units))
-        mask = call.mask
+        mask, memory = call.mask, pack.memory  # read once: another thread may pack anew
         self.wide, self.pack = DTYPES[x.dtype], pack
         self.arguments = Forward(
             batch, steps, features, units, *map(pointer, weights),
-            pointer(pack.memory), x.data_ptr(), x.stride(0), x.stride(1),
+            pointer(memory), x.data_ptr(), x.stride(0), x.stride(1),
             pointer(mask), *((0, 0) if mask is None else mask.stride()),
             pointer(h), pointer(c), pointer(gated),
             pointer(dropped), 0 if dropped is None else (4 if dropped.ndim == 3 else 1),
@@ -413,7 +413,7 @@ class Prepared:
         )  # fmt: skip
         self.hs, self.end = hs, end
         self._weights = weights
-        self._kept = [x, h, c, gated, dropped, mask, pack.memory]  # while C reads them
+        self._kept = [x, h, c, gated, dropped, mask, memory]  # while C reads them
 
     def pack_again(self) -> None:
         """Pack the weights: they are new, or have changed."""

@@ -165,7 +165,9 @@ def _gradients(
     engine.kl_pack_backward(wide, units, by_gate, w_hh.data_ptr(), memory.data_ptr())
 
     dh, dc = (
-        x.new_zeros(batch, units) if d is None else d.clone(memory_format=torch.contiguous_format)
+        x.new_zeros(batch, units)
+        if d is None
+        else d.resolve_neg().clone(memory_format=torch.contiguous_format)
         for d in (d_h, d_c)
     )
     d_hs = None if d_hs is None else unit_stride(d_hs)

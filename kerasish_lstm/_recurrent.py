@@ -419,13 +419,12 @@ class Recurrent(Configured, WithLosses):
         training = self.training if training is None else training
         return why_not_fused(self.config, self._plan if training else NO_PLAN)
 
-    def why_not_native(self, training: bool | None = None) -> str | None:
+    def why_not_native(self) -> str | None:
         """Why the native engine cannot compute this layer, or None where it does, on a CPU.
 
         Of one call it may still be kept: on another device, in 16 bits, or within a transform,
         a mode or a compiler of torch; then the fused or the scan engine computes it.
         """
-        del training  # it has every kind of dropout
         return why_not_native(self.config) or why_not_library()
 
     def _engine_now(self) -> str:
@@ -467,6 +466,8 @@ class Recurrent(Configured, WithLosses):
         lstm = self._for_engine() if lstm is None else lstm
         if why_not_call(x, weights_of(lstm), *(state or ()), *call.dropout) is not None:
             return None
+        if any(mask is not None and mask.requires_grad for mask in call.dropout):
+            return None  # it gives them no gradient
         return Call(lstm, self._pack, x, state, call)
 
     @property

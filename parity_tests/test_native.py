@@ -243,6 +243,17 @@ def test_any_dropout_masks(
         assert_parity(a, b, bound=FLOAT64)
 
 
+def test_dropout_masks_get_their_gradients() -> None:
+    layer: LSTM[Any] = LSTM(F, U, recurrent_dropout=0.5, dropout=0.5, dtype=torch.float64)
+    masks = [torch.rand(4, B, n, dtype=torch.float64, requires_grad=True) for n in (F, U)]
+    x = torch.randn(B, T, F, dtype=torch.float64)
+
+    def run(*given: Tensor) -> Tensor:
+        return layer(x, training=True, dropout_masks=DropoutMasks(*given))
+
+    assert torch.autograd.gradcheck(run, masks)
+
+
 # Old weights are never used
 
 
@@ -328,6 +339,29 @@ def test_changed_weights_are_used_at_once(change: Callable[[Any], None], grad: b
     total = bias if not gates.any() else layer.lstm.bias_ih_l0.detach().double().numpy() + gates
     expected = oracle.forward(x.double().numpy(), kernel, recurrent, total).output
     assert_parity(after.detach(), expected, bound=1e-6)
+
+
+@needs_engine
+def test_a_pack_that_another_thread_replaces_is_kept_while_it_is_read() -> None:
+    made: list[Tensor] = []
+
+    class Replaced(engine.Pack):  # by another one whenever it is looked at
+        @property
+        def memory(self) -> Tensor:  # type: ignore[override]
+            made.append(torch.zeros(64, dtype=torch.uint8))
+            return made[-1]
+
+        @memory.setter
+        def memory(self, value: Any) -> None:
+            pass
+
+    layer: LSTM[Any] = LSTM(F, U)
+    call = layer._to_compute(None, DropoutMasks(), reverse=False, sequences=False)
+    one = engine.Prepared(
+        torch.randn(B, T, F), None, None, [*layer.lstm.state_dict().values()], Replaced(), call
+    )
+    kept = [t.data_ptr() for t in one._kept if t is not None]
+    assert one.arguments.pack in kept
 
 
 @needs_engine
