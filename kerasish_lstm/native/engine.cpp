@@ -378,16 +378,24 @@ void forward_rows(const Forward<S> &f, const Step<S> &s, int64_t begin, int64_t 
   }
 #endif
 
+// Blocks of KL_ROWS rows at most, as even as can be.
+template <class Run>
+KL_INLINE void in_blocks(int64_t rows, const Run &run) {
+  const int64_t parts = parts_of(rows, KL_ROWS);
+  for (int64_t part = 0; part < parts; ++part) {
+    const int64_t begin = rows * part / parts;
+    run(begin, rows * (part + 1) / parts - begin);
+  }
+}
+
 template <class S>
 void forward_step(const Forward<S> &f, const Step<S> &s, int64_t active) {
-  const int64_t parts = parts_of(active, KL_ROWS);
   for (int64_t block = s.first; block < s.last; ++block) {
-    for (int64_t part = 0; part < parts; ++part) {
-      const int64_t begin = active * part / parts, rows = active * (part + 1) / parts - begin;
+    in_blocks(active, [&](int64_t begin, int64_t rows) {
 #define KL_CALL(R) forward_rows<S, R>(f, s, begin, block)
       KL_BY_ROWS(KL_CALL, rows)
 #undef KL_CALL
-    }
+    });
   }
 }
 
@@ -473,15 +481,13 @@ int forward_part(const Forward<S> &f, const int64_t *rows, int64_t n, int64_t fi
           from[found++] = static_cast<const S *>(a.x) + rows[i] * a.x_row + at * a.x_step;
         }
       }
-      const int64_t parts = parts_of(found, KL_ROWS);
       for (int64_t block = first; block < last; ++block) {
-        for (int64_t part = 0; part < parts; ++part) {
-          const int64_t begin = found * part / parts, some = found * (part + 1) / parts - begin;
+        in_blocks(found, [&](int64_t begin, int64_t some) {
 #define KL_CALL(R) \
   project_block<S, R>(f, pair + begin, from + begin, projected, first, last, block)
           KL_BY_ROWS(KL_CALL, some)
 #undef KL_CALL
-        }
+        });
       }
     }
     s.t = t;
@@ -762,16 +768,14 @@ int backward_part(const kl_backward &a, const int64_t *rows, int64_t n, int64_t 
       from[found++] = dz;
     }
     if (barrier) barrier->wait();
-    const int64_t parts = parts_of(found, KL_ROWS);
     for (int64_t piece = first; piece < last; ++piece) {
-      for (int64_t part = 0; part < parts; ++part) {
-        const int64_t at = found * part / parts, some = found * (part + 1) / parts - at;
+      in_blocks(found, [&](int64_t at, int64_t some) {
 #define KL_CALL(R)                                                             \
   by_gate ? backward_block<S, R, true>(a, active + at, from + at, piece) \
           : backward_block<S, R, false>(a, active + at, from + at, piece)
         KL_BY_ROWS(KL_CALL, some)
 #undef KL_CALL
-      }
+      });
     }
   }
   free(memory);
