@@ -79,8 +79,9 @@ class Forward(ctypes.Structure):
 
 class Backward(ctypes.Structure):
     _fields_ = _fields(
-        "B T H start stop pack* mask* mask_row mask_step gates* cs* h_drop* h_drop_gates "
-        "dy* dy_row dy_step dh* dc* dz* dz_row* activation recurrent_activation reverse threads"
+        "B T F H start stop pack* mask* mask_row mask_step gates* cs* h_drop* h_drop_gates "
+        "dy* dy_row dy_step dh* dc* dz* dz_row* sums x* h0* hs* w_ih* x_row x_step "
+        "d_x* d_ih* d_hh* d_bias* activation recurrent_activation reverse threads"
     )
 
 
@@ -275,13 +276,49 @@ class Recurrence(NamedTuple):
     dropout: DropoutMasks
 
 
+class Saved(NamedTuple):
+    """What the backward needs of the forward, in the order of the steps' processing.
+
+    hs: (T, B, U). gates: (T, B, 4U), after their activations. cs: (T + 1, B, U), from the initial.
+    """
+
+    hs: Tensor
+    gates: Tensor
+    cs: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, units: int) -> Saved:
+        batch, steps, _ = x.shape
+        return cls(
+            x.new_empty(steps, batch, units),
+            x.new_empty(steps, batch, 4 * units),
+            x.new_empty(steps + 1, batch, units),
+        )
+
+
+class Quickly(NamedTuple):
+    """What a :class:`Quick` call gives: hs (B, T, U) where it is wanted, the state at the end, and
+    where gradients are, what they are computed from, and x, h, c and the weights."""
+
+    hs: Tensor | None
+    end: LSTMState
+    saved: Saved | None
+    inputs: tuple[Tensor | None, ...]
+
+
 class Quick:
-    """A call without mask, state, dropout and gradients, for which the most is known before.
+    """A call without mask, state and dropout, for which the most is known before.
 
     A small layer's call takes longer to prepare than to compute.
     """
 
-    def __init__(self, features: int, dtype: torch.dtype, config: LSTMConfig) -> None:
+    def __init__(
+        self,
+        features: int,
+        dtype: torch.dtype,
+        config: LSTMConfig,
+        functions: tuple[Function, Function],
+    ) -> None:
         self._wide, self._dtype = DTYPES[dtype], dtype
         self._units = units = config.units
         self._shapes = ((4 * units, features), (4 * units, units), (4 * units,))
@@ -291,11 +328,14 @@ class Quick:
         self._usual.activation, self._usual.recurrent_activation = map(
             NATIVE_ACTIVATIONS.index, names
         )
+        self.recurrence = Recurrence(
+            None, config.go_backwards, self._sequences, names, functions, DropoutMasks()
+        )
 
     def __call__(
         self, weights: Mapping[str, Tensor | None], b_hh: Tensor | None, pack: Pack, x: Any
-    ) -> tuple[Tensor | None, Tensor, Tensor] | None:
-        """hs (B, T, U) where it is wanted, h and c; None where it is no such call.
+    ) -> Quickly | None:
+        """The call; None where it is no such call, or the pack is not of these weights.
 
         Args:
             weights, b_hh: the parameters of an ``nn.LSTM``, and its second bias where it has one.
@@ -305,13 +345,6 @@ class Quick:
         if not (type(x) is Tensor and type(w_ih) is type(w_hh) is Parameter) or memory is None:
             return None
         if not (x.is_cpu and w_ih.is_cpu and x.dtype is w_ih.dtype is self._dtype and x.ndim == 3):
-            return None
-        if torch.is_grad_enabled() and (
-            x.requires_grad
-            or w_ih.requires_grad
-            or w_hh.requires_grad
-            or (b_ih is not None and b_ih.requires_grad)
-        ):
             return None
         if not (x.is_contiguous() and w_ih.is_contiguous() and w_hh.is_contiguous()):
             return None
@@ -338,11 +371,20 @@ class Quick:
         if b_ih is not None and b_hh is not None:
             one.b_ih, one.b_hh = b_ih.data_ptr(), b_hh.data_ptr()
         one.x, one.x_row, one.x_step = x.data_ptr(), steps * features, features
-        hs = None
-        if self._sequences:
-            hs = x.new_empty(batch, steps, self._units)
-            one.hs, one.hs_row, one.hs_step = hs.data_ptr(), steps * self._units, self._units
-        h, c = x.new_empty(batch, self._units), x.new_empty(batch, self._units)
+        hs, saved, units = None, None, self._units
+        if torch.is_grad_enabled() and (
+            x.requires_grad
+            or w_ih.requires_grad
+            or w_hh.requires_grad
+            or (b_ih is not None and b_ih.requires_grad)
+        ):
+            saved = Saved.of(x, units)
+            one.hs, one.hs_row, one.hs_step = saved.hs.data_ptr(), units, batch * units
+            one.gates, one.cs = saved.gates.data_ptr(), saved.cs.data_ptr()
+        elif self._sequences:
+            hs = x.new_empty(batch, steps, units)
+            one.hs, one.hs_row, one.hs_step = hs.data_ptr(), steps * units, units
+        h, c = x.new_empty(batch, units), x.new_empty(batch, units)
         one.h_end, one.c_end, one.threads = h.data_ptr(), c.data_ptr(), threads()
         engine = _process.engine
         assert engine is not None  # which made the pack
@@ -350,7 +392,7 @@ class Quick:
         if status == _STALE:
             return None
         check(status)
-        return hs, h, c
+        return Quickly(hs, LSTMState(h, c), saved, (x, None, None, w_ih, w_hh, b_ih, b_hh))
 
 
 def pointer(tensor: Tensor | None) -> int | None:
@@ -372,7 +414,7 @@ class Prepared:
 
     Args:
         weights: w_ih, w_hh, b_ih, b_hh.
-        saved: takes hs (T, B, U), gates (T, B, 4U) and cs (T + 1, B, U), for the backward.
+        saved: takes what the backward needs.
     """
 
     def __init__(
@@ -383,7 +425,7 @@ class Prepared:
         weights: Sequence[Tensor | None],
         pack: Pack,
         call: Recurrence,
-        saved: tuple[Tensor, Tensor, Tensor] | None = None,
+        saved: Saved | None = None,
     ) -> None:
         x = unit_stride(x)
         batch, steps, features = x.shape

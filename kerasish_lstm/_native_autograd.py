@@ -19,6 +19,7 @@ from ._native import (
     Pack,
     Prepared,
     Recurrence,
+    Saved,
     check,
     functions,
     pointer,
@@ -28,6 +29,7 @@ from ._native import (
 )
 
 _CHUNK = 2**23  # bytes of dz at a time
+_FEW_SUMS = 2**19  # multiplications up to which the engine adds up the gradients of the weights
 
 Three = tuple[Tensor | None, Tensor | None, Tensor | None]
 
@@ -66,10 +68,7 @@ def native(*calls: Call) -> list[tuple[Tensor | None, LSTMState]]:
         inputs = (call.x, h, c, *call.weights)
         saved = None
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
-            batch, steps, _ = call.x.shape
-            units = call.lstm.weight_hh_l0.shape[1]
-            hs, gates = (call.x.new_empty(steps, batch, n * units) for n in (1, 4))
-            saved = (hs, gates, call.x.new_empty(steps + 1, batch, units))
+            saved = Saved.of(call.x, call.lstm.weight_hh_l0.shape[1])
         with torch.no_grad():
             one = Prepared(call.x, h, c, call.weights, call.pack, call.recurrence, saved)
         prepared.append((one, inputs, saved))
@@ -77,12 +76,21 @@ def native(*calls: Call) -> list[tuple[Tensor | None, LSTMState]]:
     for call, (one, inputs, saved) in zip(calls, prepared, strict=True):
         if saved is None:
             results.append((one.hs, one.end))
-            continue
-        every, *end = NativeFunction.apply(*inputs, call.recurrence, saved, one.end)  # type: ignore[no-untyped-call]
-        results.append(
-            (every.transpose(0, 1) if call.recurrence.sequences else None, LSTMState(*end))
-        )
+        else:
+            results.append(differentiable(inputs, call.recurrence, saved, one.end))
     return results
+
+
+def differentiable(
+    inputs: tuple[Tensor | None, ...], recurrence: Recurrence, saved: Saved, end: LSTMState
+) -> tuple[Tensor | None, LSTMState]:
+    """What a call has given, under autograd: as in :func:`native`.
+
+    Args:
+        inputs: x, h, c, w_ih, w_hh, b_ih, b_hh.
+    """
+    every, h, c = NativeFunction.apply(*inputs, recurrence, saved, end)  # type: ignore[no-untyped-call]
+    return (every.transpose(0, 1) if recurrence.sequences else None, LSTMState(h, c))
 
 
 class NativeFunction(torch.autograd.Function):
@@ -99,7 +107,7 @@ class NativeFunction(torch.autograd.Function):
         b_ih: Tensor | None,
         b_hh: Tensor | None,
         recurrence: Recurrence,
-        saved: tuple[Tensor, Tensor, Tensor],
+        saved: Saved,
         end: LSTMState,
     ) -> tuple[Tensor, Tensor, Tensor]:
         hs, gates, cs = saved
@@ -118,7 +126,7 @@ class NativeFunction(torch.autograd.Function):
         if torch.is_grad_enabled():
             found = _by_torch(inputs, wanted, (d_hs, d_h, d_c), ctx.call)
         else:
-            found = _gradients(inputs, wanted, (d_hs, d_h, d_c), (hs, gates, cs), ctx.call)
+            found = _gradients(inputs, wanted, (d_hs, d_h, d_c), Saved(hs, gates, cs), ctx.call)
         return (*found, None, None, None)
 
 
@@ -146,14 +154,14 @@ def _gradients(
     inputs: tuple[Any, ...],
     wanted: tuple[bool, ...],
     gradients: Three,
-    saved: tuple[Tensor, Tensor, Tensor],
+    saved: Saved,
     call: Recurrence,
 ) -> list[Tensor | None]:
     """The gradients of x, h, c, w_ih, w_hh, b_ih and b_hh."""
     x, h, _, w_ih, w_hh, _, _ = inputs
     d_hs, d_h, d_c = gradients
     hs, gates, cs = saved
-    batch, steps, _ = x.shape
+    batch, steps, features = x.shape
     units = w_hh.shape[1]
     engine, wide = functions(), DTYPES[x.dtype]
     dropped, gated = call.dropout.recurrent, call.dropout.input
@@ -161,7 +169,7 @@ def _gradients(
     dropped = None if dropped is None else dropped.contiguous()
     size = engine.kl_pack_backward_size(wide, units, by_gate)
     memory = torch.empty(size, dtype=torch.uint8, device="cpu")
-    w_hh = w_hh.contiguous()
+    w_hh = w_hh.resolve_neg().contiguous()
     engine.kl_pack_backward(wide, units, by_gate, w_hh.data_ptr(), memory.data_ptr())
 
     dh, dc = (
@@ -171,19 +179,32 @@ def _gradients(
         for d in (d_h, d_c)
     )
     d_hs = None if d_hs is None else unit_stride(d_hs)
+    few = batch * steps * 4 * units * (features + units) <= _FEW_SUMS
+    if few := few and dropped is None and gated is None:
+        x, w_ih = unit_stride(x), w_ih.resolve_neg().contiguous()
+        h = None if h is None else h.resolve_neg().contiguous()
     d_x = x.new_zeros(x.shape) if wanted[0] else None
     d_ih = torch.zeros_like(w_ih) if wanted[3] else None
     d_hh = torch.zeros_like(w_hh) if wanted[4] else None
     d_bias = x.new_zeros(4 * units) if any(wanted[5:]) else None
     arguments = Backward(
-        batch, steps, units, 0, 0, memory.data_ptr(),
+        batch, steps, features, units, 0, steps, memory.data_ptr(),
         pointer(call.mask), *((0, 0) if call.mask is None else call.mask.stride()),
         gates.data_ptr(), cs.data_ptr(),
         pointer(dropped), 0 if dropped is None else (4 if by_gate else 1),
         pointer(d_hs), *((0, 0) if d_hs is None else (d_hs.stride(1), d_hs.stride(0))),
         dh.data_ptr(), dc.data_ptr(), None, None,
+        few, x.data_ptr(), pointer(h), hs.data_ptr(), w_ih.data_ptr(), x.stride(0), x.stride(1),
+        *map(pointer, (d_x, d_ih, d_hh, d_bias)),
         *map(NATIVE_ACTIVATIONS.index, call.names), call.reverse, threads(),
     )  # fmt: skip
+    ends = (dh if wanted[1] else None, dc if wanted[2] else None)
+    results = [d_x, *ends, d_ih, d_hh, *(d_bias if one else None for one in wanted[5:])]
+    if few:
+        dz = x.new_empty(steps * batch, 4 * units)
+        arguments.dz = dz.data_ptr()
+        check(engine.kl_run_backward(wide, ctypes.byref(arguments), 1))
+        return results
     active = None
     if call.mask is not None:  # (T, B), in processing order
         active = (call.mask.flip(1) if call.reverse else call.mask).t()
@@ -208,8 +229,7 @@ def _gradients(
             _add_recurrent(d_hh, dz, rows, h, hs, dropped)
         if d_ih is not None or d_x is not None:
             _add_input((d_x, d_ih), dz, rows, x, w_ih, gated, reverse=call.reverse)
-    ends = (dh if wanted[1] else None, dc if wanted[2] else None)
-    return [d_x, *ends, d_ih, d_hh, *(d_bias if one else None for one in wanted[5:])]
+    return results
 
 
 def _add_recurrent(

@@ -22,6 +22,7 @@ from ._inputs import (
 )
 from ._masks import compact, last_output, spread
 from ._native import DTYPES, Quick, Recurrence
+from ._native_autograd import differentiable
 from ._options import LSTMOptions
 from ._recurrent import Recurrent
 from ._state import Stateful
@@ -368,7 +369,7 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
         return result
 
     def _quickly(self, x: Any, training: bool) -> Any:
-        """The result of a plain call without gradients by the native engine, or None."""
+        """The result of a plain call by the native engine, or None."""
         config = self.config
         lstm = self._modules["lstm"]
         assert lstm is not None
@@ -386,7 +387,9 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
         found = quick(lstm._parameters, lstm._buffers.get("bias_hh_l0"), self._pack, x)
         if found is None:
             return None
-        y, h, c = found
+        y, (h, c) = found.hs, found.end
+        if found.saved is not None:
+            y, (h, c) = differentiable(found.inputs, quick.recurrence, found.saved, found.end)
         if config.return_state:
             return (h.clone() if y is None else y, h, c)
         return h if y is None else y
@@ -396,7 +399,7 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
         usual = not config.stateful and not config.time_major and self.compute_dtype == dtype
         if not (size and usual and dtype in DTYPES) or why_not_native(config) is not None:
             return None
-        return Quick(size, dtype, config)
+        return Quick(size, dtype, config, (self._activation, self._recurrent_activation))
 
     def _compacted(
         self,

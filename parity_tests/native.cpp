@@ -73,7 +73,7 @@ struct Choice {
 
 template <class S>
 struct Result {
-  std::vector<S> hs, h, c, dz, dh, dc;
+  std::vector<S> hs, h, c, dz, dh, dc, d_x, d_ih, d_hh, d_bias;
 };
 
 template <class S>
@@ -125,7 +125,7 @@ Result<S> compute(int64_t B, int64_t T, int64_t F, int64_t H, const Choice &o, i
   r.dh = numbers<S>(B * H);
   r.dc = numbers<S>(B * H);
   kl_backward d = {};
-  d.B = B, d.T = T, d.H = H;
+  d.B = B, d.T = T, d.F = F, d.H = H;
   d.pack = back.data();
   d.mask = a.mask, d.mask_row = a.mask_row, d.mask_step = a.mask_step;
   d.gates = at(gates), d.cs = at(cs);
@@ -134,6 +134,19 @@ Result<S> compute(int64_t B, int64_t T, int64_t F, int64_t H, const Choice &o, i
   d.dh = at(r.dh), d.dc = at(r.dc);
   d.activation = o.activation, d.recurrent_activation = o.gate;
   d.reverse = o.reverse, d.threads = threads;
+  d.sums = o.drop == 0;
+  if (d.sums) {  // all steps at once
+    r.d_x.assign(o.bias ? B * T * F : 0, 0);
+    r.d_ih.assign(4 * H * F, 0);
+    r.d_hh.assign(4 * H * H, 0);
+    r.d_bias.assign(o.bias ? 4 * H : 0, 0);
+    d.x = a.x, d.x_row = a.x_row, d.x_step = a.x_step;
+    d.h0 = a.h0, d.hs = a.hs, d.w_ih = at(w_ih);
+    d.d_x = at(r.d_x), d.d_ih = at(r.d_ih), d.d_hh = at(r.d_hh), d.d_bias = at(r.d_bias);
+    d.stop = T, d.dz = at(r.dz);
+    if (kl_run_backward(sizeof(S), &d, 1) != KL_OK) abort();
+    return r;
+  }
   for (int64_t stop = T; stop > 0; stop -= 2) {  // two steps at a time
     d.start = stop > 2 ? stop - 2 : 0, d.stop = stop;
     std::vector<S> dz((d.stop - d.start) * B * 4 * H);
@@ -171,7 +184,9 @@ int check() {
       const Result<S> two = compute<S>(z[0], z[1], z[2], z[3], o, 2);
       const double tolerance = sizeof(S) == 8 ? 1e-9 : 1e-2;
       const double found[] = {apart(one.hs, two.hs), apart(one.h, two.h),   apart(one.c, two.c),
-                              apart(one.dz, two.dz), apart(one.dh, two.dh), apart(one.dc, two.dc)};
+                              apart(one.dz, two.dz), apart(one.dh, two.dh), apart(one.dc, two.dc),
+                              apart(one.d_x, two.d_x), apart(one.d_ih, two.d_ih),
+                              apart(one.d_hh, two.d_hh), apart(one.d_bias, two.d_bias)};
       for (double error : found) {
         if (!(error <= tolerance)) {
           printf("one thread and two differ by %g at B %ld T %ld F %ld H %ld, choice %d\n", error,

@@ -21,10 +21,16 @@ from torch import Tensor
 
 from kerasish_lstm import LSTM, Bidirectional, DropoutMasks, native_engine, native_status
 from kerasish_lstm import _native as engine
+from kerasish_lstm import _native_autograd as autograd
+from kerasish_lstm._native import Backward
 from kerasish_lstm.parity import assert_parity, oracle
 from kerasish_lstm.parity.bounds import FLOAT64
 
+from .cases import Case
 from .properties import given, st
+from .runs import ours
+from .runs import truth as truth_of
+from .test_parity import EVERY
 
 ROOT = Path(__file__).resolve().parent.parent
 STATUS = native_status()
@@ -133,7 +139,10 @@ def test_outputs_and_gradients_at_odd_sizes(
         for t, d in zip((output, h, c), cotangents, strict=True)
     )
     watched = [x, layer.lstm.weight_ih_l0, layer.lstm.weight_hh_l0, layer.lstm.bias_ih_l0, h0, c0]
-    found = torch.autograd.grad(loss, watched)
+    found = []
+    for few in (0, 2**62):  # the gradients of weights by torch's products, and by the engine
+        monkeypatch.setattr(autograd, "_FEW_SUMS", few)
+        found.append(torch.autograd.grad(loss, watched, retain_graph=True))
     single = [t.detach().double().numpy() for t in (x, h0, c0)]
     weights = [w.astype(np.float64) for w in layer.get_weights()]
     options = {
@@ -149,9 +158,47 @@ def test_outputs_and_gradients_at_odd_sizes(
     for mine, theirs in zip((output, h, c), expected, strict=True):
         assert_parity(mine.detach(), theirs, bound=bound)
     order = (true.x, true.kernel.T, true.recurrent_kernel.T, true.bias, true.h0, true.c0)
-    for mine, theirs in zip(found, order, strict=True):
-        scale = max(1.0, float(np.abs(theirs).max(initial=0)))
-        assert_parity(mine / scale, theirs / scale, bound=4 * bound)
+    for gradients in found:
+        for mine, theirs in zip(gradients, order, strict=True):
+            scale = max(1.0, float(np.abs(theirs).max(initial=0)))
+            assert_parity(mine / scale, theirs / scale, bound=4 * bound)
+
+
+@needs_engine
+@pytest.mark.parametrize(("group", "case"), EVERY, ids=lambda v: getattr(v, "id", v))
+def test_gradients_by_products_of_torch_equal_the_oracle(
+    group: str, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in calls of a usual size; those of test_parity are so small that the engine adds up."""
+    monkeypatch.setattr(autograd, "_FEW_SUMS", 0)
+    expected, actual = truth_of(case), ours(case, torch.float64)
+    for name, value in expected.items():
+        assert_parity(actual[name], value, bound=FLOAT64, what=name)
+
+
+@needs_engine
+def test_small_calls_sum_in_the_engine_and_large_ones_by_products(
+    counted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule, and that only what is wanted is computed."""
+    sums: list[int] = []
+    monkeypatch.setattr(
+        autograd,
+        "Backward",
+        lambda *fields: sums.append(Backward(*fields).sums) or Backward(*fields),
+    )
+    for size, expected in (((B, T, F, U), 1), ((64, 50, 32, 32), 0)):
+        layer, x = LSTM(size[2], size[3]), torch.randn(*size[:3], requires_grad=True)
+        layer(x).sum().backward()
+        assert sums.pop() == expected
+    layer, x = LSTM(F, U).requires_grad_(False), torch.randn(B, T, F, requires_grad=True)
+    layer(x).sum().backward()
+    assert x.grad is not None and all(w.grad is None for w in layer.parameters())
+    layer.lstm.bias_ih_l0.requires_grad_(True)
+    layer(x.detach()).sum().backward()
+    gradients = {name for name, w in layer.named_parameters() if w.grad is not None}
+    assert gradients == {"lstm.bias_ih_l0"}
+    assert counted.count("kl_run_backward") == 4
 
 
 @needs_engine

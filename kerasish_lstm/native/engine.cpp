@@ -28,7 +28,7 @@ const int64_t ROWS_A_THREAD = 4;      // from here on the batch is what is split
 const double WORTH_A_THREAD = 0, WORTH_A_BARRIER = 0;
 #else
 const double WORTH_A_THREAD = 4e5;     // multiplications of a call
-const double WORTH_A_BARRIER = 1.5e5;  // multiplications of a step and thread
+const double WORTH_A_BARRIER = 8e3;    // multiplications of a step and thread
 #endif
 
 int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -390,7 +390,9 @@ KL_INLINE void in_blocks(int64_t rows, const Run &run) {
 
 template <class S>
 void forward_step(const Forward<S> &f, const Step<S> &s, int64_t active) {
-  for (int64_t block = s.first; block < s.last; ++block) {
+  for (int64_t i = s.first; i < s.last; ++i) {
+    // To and fro: the weights that a step has read last are still in the cache at the next.
+    const int64_t block = s.t % 2 ? s.first + s.last - 1 - i : i;
     in_blocks(active, [&](int64_t begin, int64_t rows) {
 #define KL_CALL(R) forward_rows<S, R>(f, s, begin, block)
       KL_BY_ROWS(KL_CALL, rows)
@@ -768,7 +770,8 @@ int backward_part(const kl_backward &a, const int64_t *rows, int64_t n, int64_t 
       from[found++] = dz;
     }
     if (barrier) barrier->wait();
-    for (int64_t piece = first; piece < last; ++piece) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t piece = t % 2 ? first + last - 1 - i : i;  // to and fro, as forward
       in_blocks(found, [&](int64_t at, int64_t some) {
 #define KL_CALL(R)                                                             \
   by_gate ? backward_block<S, R, true>(a, active + at, from + at, piece) \
@@ -780,6 +783,38 @@ int backward_part(const kl_backward &a, const int64_t *rows, int64_t n, int64_t 
   }
   free(memory);
   return memory == nullptr ? KL_NO_MEMORY : KL_OK;
+}
+
+// to += value v, of n.
+template <class S>
+KL_INLINE void add(S *__restrict to, S value, const S *__restrict v, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) to[i] += value * v[i];
+}
+
+// The gradients of x, the kernels and the bias from dz, for a call too small for a matrix product.
+template <class S>
+void add_sums(const kl_backward &a) {
+  const int64_t H = a.H, F = a.F;
+  const S *w_ih = static_cast<const S *>(a.w_ih), *hs = static_cast<const S *>(a.hs);
+  S *d_ih = static_cast<S *>(a.d_ih), *d_hh = static_cast<S *>(a.d_hh);
+  S *d_bias = static_cast<S *>(a.d_bias);
+  for (int64_t t = 0; t < a.T; ++t) {
+    const int64_t at = a.reverse ? a.T - 1 - t : t;
+    for (int64_t row = 0; row < a.B; ++row) {
+      if (!counts(a, row, t, a.T)) continue;
+      const S *dz = static_cast<const S *>(a.dz) + (t * a.B + row) * 4 * H;
+      const S *x = static_cast<const S *>(a.x) + row * a.x_row + at * a.x_step;
+      const S *h = t > 0 ? hs + ((t - 1) * a.B + row) * H
+                         : a.h0 ? static_cast<const S *>(a.h0) + row * H : nullptr;
+      S *d_x = a.d_x ? static_cast<S *>(a.d_x) + (row * a.T + at) * F : nullptr;
+      if (d_bias) add(d_bias, S(1), dz, 4 * H);
+      for (int64_t j = 0; j < 4 * H; ++j) {
+        if (d_ih) add(d_ih + j * F, dz[j], x, F);
+        if (d_hh && h) add(d_hh + j * H, dz[j], h, H);
+        if (d_x) add(d_x, dz[j], w_ih + j * F, F);
+      }
+    }
+  }
 }
 
 template <class S>
@@ -797,7 +832,11 @@ int backward(const kl_backward *calls, int64_t count) {
   const kl_backward &one = calls[0];
   const int64_t wide = (one.h_drop_gates == 4 ? 1 : 4) * lanes<S>;
   const double step = 4.0 * one.B * one.H * one.H;
-  return run_team(team, calls, count, one.stop - one.start, step, parts_of(one.H, wide));
+  const int result =
+      run_team(team, calls, count, one.stop - one.start, step, parts_of(one.H, wide));
+  for (int64_t i = 0; i < count && result == KL_OK; ++i)
+    if (calls[i].sums) add_sums<S>(calls[i]);
+  return result;
 }
 
 }  // namespace

@@ -69,9 +69,11 @@ typedef struct {
   int64_t threads;
 } kl_forward;
 
-/* Steps stop - 1 down to start, of which dz is wanted. */
+/* Steps stop - 1 down to start, of which dz is wanted. What follows from dz are matrix products, for
+   a library of products; but where a call of one takes longer than they do, sums asks for them, of
+   all steps, without dropout masks. */
 typedef struct {
-  int64_t B, T, H, start, stop;
+  int64_t B, T, F, H, start, stop;
   const void *pack; /* of w_hh, by kl_pack_backward */
   const uint8_t *mask;
   int64_t mask_row, mask_step;
@@ -83,6 +85,11 @@ typedef struct {
   void *dh, *dc;         /* (B, H): those of the state after step stop - 1, then before start */
   void *dz;              /* (rows, 4H): of x K + h R + b */
   const int64_t *dz_row; /* (stop - start, B): which row; null: (t - start) B + b */
+  int64_t sums;          /* whether to add up what follows, where it is not null */
+  const void *x, *h0, *hs, *w_ih; /* hs (T, B, H) as the forward left it */
+  int64_t x_row, x_step;
+  void *d_x; /* (B, T, F), zeros at first, as the next three */
+  void *d_ih, *d_hh, *d_bias; /* (4H, F), (4H, H), (4H,) */
   int64_t activation, recurrent_activation;
   int64_t reverse;
   int64_t threads;

@@ -178,6 +178,42 @@ MUTANTS: dict[str, tuple[str, str, str, tuple[Case, ...]]] = {
         "sum[r][1] += a[r][k] * w1;",
         (DROPPED,),
     ),
+    "the bias's gradient of one step": (
+        "engine.cpp",
+        "if (d_bias) add(d_bias, S(1), dz, 4 * H);",
+        "if (d_bias && t > 0) add(d_bias, S(1), dz, 4 * H);",
+        (PLAIN,),
+    ),
+    "the kernel's gradient of another step": (
+        "engine.cpp",
+        "row * a.x_row + at * a.x_step;\n      const S *h = t",
+        "row * a.x_row + t * a.x_step;\n      const S *h = t",
+        (MANY,),
+    ),
+    "h after the step in its gradient": (
+        "engine.cpp",
+        "hs + ((t - 1) * a.B + row) * H",
+        "hs + (t * a.B + row) * H",
+        (PLAIN,),
+    ),
+    "h0 left out of the gradient": (
+        "engine.cpp",
+        ": a.h0 ? static_cast<const S *>(a.h0) + row * H : nullptr;",
+        ": nullptr;",
+        (PLAIN,),
+    ),
+    "gradients of masked steps": (
+        "engine.cpp",
+        "if (!counts(a, row, t, a.T)) continue;\n      const S *dz",
+        "const S *dz",
+        (MASKED,),
+    ),
+    "the input's gradient of one gate": (
+        "engine.cpp",
+        "if (d_x) add(d_x, dz[j], w_ih + j * F, F);",
+        "if (d_x) add(d_x, dz[j], w_ih + j % H * F, F);",
+        (PLAIN,),
+    ),
 }
 
 pytestmark = [
