@@ -453,7 +453,7 @@ class Prepared:
             pointer(hs), row, step, pointer(gates), pointer(cs), end.h.data_ptr(),
             end.c.data_ptr(), *map(NATIVE_ACTIVATIONS.index, call.names), call.reverse, threads(),
         )  # fmt: skip
-        self.hs, self.end = hs, end
+        self.hs, self.end, self.traced = hs, end, saved is not None
         self._weights = weights
         self._kept = [x, h, c, gated, dropped, mask, memory]  # while C reads them
 

@@ -6,7 +6,7 @@ matrix products, which are torch's. A step that is masked has no row in dz.
 
 from __future__ import annotations
 
-import ctypes
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -30,8 +30,6 @@ from ._native import (
 
 _CHUNK = 2**23  # bytes of dz at a time
 _FEW_SUMS = 2**19  # multiplications up to which the engine adds up the gradients of the weights
-
-Three = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 class Call(NamedTuple):
@@ -62,7 +60,7 @@ def native(*calls: Call) -> list[tuple[Tensor | None, LSTMState]]:
         and the state at the end. At a masked step h is what it was before, and so is the state at
         the end.
     """
-    prepared, results = [], []
+    prepared, traced = [], []
     for call in calls:
         h, c = (None, None) if call.state is None else call.state
         inputs = (call.x, h, c, *call.weights)
@@ -71,63 +69,76 @@ def native(*calls: Call) -> list[tuple[Tensor | None, LSTMState]]:
             saved = Saved.of(call.x, call.lstm.weight_hh_l0.shape[1])
         with torch.no_grad():
             one = Prepared(call.x, h, c, call.weights, call.pack, call.recurrence, saved)
-        prepared.append((one, inputs, saved))
-    run_forward(*(one for one, _, _ in prepared))
-    for call, (one, inputs, saved) in zip(calls, prepared, strict=True):
-        if saved is None:
-            results.append((one.hs, one.end))
-        else:
-            results.append(differentiable(inputs, call.recurrence, saved, one.end))
+        prepared.append(one)
+        if saved is not None:
+            traced.append(Traced(inputs, call.recurrence, saved, one.end))
+    run_forward(*prepared)
+    if len(traced) == len(calls):
+        return differentiable(*traced)
+    given = iter(traced)
+    return [differentiable(next(given))[0] if one.traced else (one.hs, one.end) for one in prepared]
+
+
+class Traced(NamedTuple):
+    """What a call has given, and what its backward needs.
+
+    inputs: x, h, c, w_ih, w_hh, b_ih, b_hh.
+    """
+
+    inputs: tuple[Tensor | None, ...]
+    recurrence: Recurrence
+    saved: Saved
+    end: LSTMState
+
+
+def differentiable(*calls: Traced) -> list[tuple[Tensor | None, LSTMState]]:
+    """The results of calls, as those of :func:`native`, under autograd."""
+    inputs = [t for call in calls for t in call.inputs]
+    outputs = iter(NativeFunction.apply(calls, *inputs))  # type: ignore[no-untyped-call]
+    results = []
+    for call, every, h, c in zip(calls, outputs, outputs, outputs, strict=True):
+        hs = every.transpose(0, 1) if call.recurrence.sequences else None
+        results.append((hs, LSTMState(h, c)))
     return results
 
 
-def differentiable(
-    inputs: tuple[Tensor | None, ...], recurrence: Recurrence, saved: Saved, end: LSTMState
-) -> tuple[Tensor | None, LSTMState]:
-    """What a call has given, under autograd: as in :func:`native`.
+_INPUTS = 7  # of a call
 
-    Args:
-        inputs: x, h, c, w_ih, w_hh, b_ih, b_hh.
-    """
-    every, h, c = NativeFunction.apply(*inputs, recurrence, saved, end)  # type: ignore[no-untyped-call]
-    return (every.transpose(0, 1) if recurrence.sequences else None, LSTMState(h, c))
+
+def _by_call(values: Sequence[Any], count: int) -> list[Sequence[Any]]:
+    return [values[at : at + count] for at in range(0, len(values), count)]
 
 
 class NativeFunction(torch.autograd.Function):
-    """What has been computed, with its backward."""
+    """What has been computed, with its backward: of one call, or of two at once."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        h: Tensor | None,
-        c: Tensor | None,
-        w_ih: Tensor,
-        w_hh: Tensor,
-        b_ih: Tensor | None,
-        b_hh: Tensor | None,
-        recurrence: Recurrence,
-        saved: Saved,
-        end: LSTMState,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        hs, gates, cs = saved
+    def forward(ctx: Any, calls: tuple[Traced, ...], *inputs: Tensor | None) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        ctx.call = recurrence
-        ctx.save_for_backward(x, h, c, w_ih, w_hh, b_ih, b_hh, hs, gates, cs)
-        return hs, end.h, end.c
+        ctx.calls = [call.recurrence for call in calls]
+        ctx.save_for_backward(*inputs, *(t for call in calls for t in call.saved))
+        return tuple(t for call in calls for t in (call.saved.hs, *call.end))
 
     @staticmethod
-    def backward(
-        ctx: Any, d_hs: Tensor | None, d_h: Tensor | None, d_c: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
-        x, h, c, w_ih, w_hh, b_ih, b_hh, hs, gates, cs = ctx.saved_tensors
-        inputs = (x, h, c, w_ih, w_hh, b_ih, b_hh)
-        wanted = ctx.needs_input_grad[: len(inputs)]
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        wanted = _by_call(ctx.needs_input_grad[1:], _INPUTS)
+        tensors = ctx.saved_tensors
+        inputs = _by_call(tensors[: _INPUTS * len(ctx.calls)], _INPUTS)
+        saved = [Saved(*some) for some in _by_call(tensors[_INPUTS * len(ctx.calls) :], 3)]
+        given = _by_call(gradients, 3)
+        found: list[list[Tensor | None]] = [[None] * _INPUTS for _ in ctx.calls]
+        asked = [n for n, some in enumerate(given) if any(d is not None for d in some)]
         if torch.is_grad_enabled():
-            found = _by_torch(inputs, wanted, (d_hs, d_h, d_c), ctx.call)
+            for n in asked:
+                found[n] = _by_torch(inputs[n], wanted[n], given[n], ctx.calls[n])
         else:
-            found = _gradients(inputs, wanted, (d_hs, d_h, d_c), Saved(hs, gates, cs), ctx.call)
-        return (*found, None, None, None)
+            parts = [
+                _Backward(inputs[n], wanted[n], given[n], saved[n], ctx.calls[n]) for n in asked
+            ]
+            _run_backward(parts)
+            for n, part in zip(asked, parts, strict=True):
+                found[n] = part.results
+        return (None, *(gradient for some in found for gradient in some))
 
 
 class _Rows(NamedTuple):
@@ -150,86 +161,118 @@ class _Rows(NamedTuple):
         return value * mask[self.numbers % self.batch]
 
 
-def _gradients(
-    inputs: tuple[Any, ...],
-    wanted: tuple[bool, ...],
-    gradients: Three,
-    saved: Saved,
-    call: Recurrence,
-) -> list[Tensor | None]:
-    """The gradients of x, h, c, w_ih, w_hh, b_ih and b_hh."""
-    x, h, _, w_ih, w_hh, _, _ = inputs
-    d_hs, d_h, d_c = gradients
-    hs, gates, cs = saved
-    batch, steps, features = x.shape
-    units = w_hh.shape[1]
-    engine, wide = functions(), DTYPES[x.dtype]
-    dropped, gated = call.dropout.recurrent, call.dropout.input
-    by_gate = dropped is not None and dropped.ndim == 3
-    dropped = None if dropped is None else dropped.contiguous()
-    size = engine.kl_pack_backward_size(wide, units, by_gate)
-    memory = torch.empty(size, dtype=torch.uint8, device="cpu")
-    w_hh = w_hh.resolve_neg().contiguous()
-    engine.kl_pack_backward(wide, units, by_gate, w_hh.data_ptr(), memory.data_ptr())
+class _Backward:
+    """The backward of one call: the engine's arguments, and the gradients, which grow by chunks.
 
-    dh, dc = (
-        x.new_zeros(batch, units)
-        if d is None
-        else d.resolve_neg().clone(memory_format=torch.contiguous_format)
-        for d in (d_h, d_c)
-    )
-    d_hs = None if d_hs is None else unit_stride(d_hs)
-    few = batch * steps * 4 * units * (features + units) <= _FEW_SUMS
-    if few := few and dropped is None and gated is None:
-        x, w_ih = unit_stride(x), w_ih.resolve_neg().contiguous()
-        h = None if h is None else h.resolve_neg().contiguous()
-    d_x = x.new_zeros(x.shape) if wanted[0] else None
-    d_ih = torch.zeros_like(w_ih) if wanted[3] else None
-    d_hh = torch.zeros_like(w_hh) if wanted[4] else None
-    d_bias = x.new_zeros(4 * units) if any(wanted[5:]) else None
-    arguments = Backward(
-        batch, steps, features, units, 0, steps, memory.data_ptr(),
-        pointer(call.mask), *((0, 0) if call.mask is None else call.mask.stride()),
-        gates.data_ptr(), cs.data_ptr(),
-        pointer(dropped), 0 if dropped is None else (4 if by_gate else 1),
-        pointer(d_hs), *((0, 0) if d_hs is None else (d_hs.stride(1), d_hs.stride(0))),
-        dh.data_ptr(), dc.data_ptr(), None, None,
-        few, x.data_ptr(), pointer(h), hs.data_ptr(), w_ih.data_ptr(), x.stride(0), x.stride(1),
-        *map(pointer, (d_x, d_ih, d_hh, d_bias)),
-        *map(NATIVE_ACTIVATIONS.index, call.names), call.reverse, threads(),
-    )  # fmt: skip
-    ends = (dh if wanted[1] else None, dc if wanted[2] else None)
-    results = [d_x, *ends, d_ih, d_hh, *(d_bias if one else None for one in wanted[5:])]
-    if few:
-        dz = x.new_empty(steps * batch, 4 * units)
-        arguments.dz = dz.data_ptr()
-        check(engine.kl_run_backward(wide, ctypes.byref(arguments), 1))
-        return results
-    active = None
-    if call.mask is not None:  # (T, B), in processing order
-        active = (call.mask.flip(1) if call.reverse else call.mask).t()
-    together = max(1, min(steps, _CHUNK // max(1, batch * 4 * units * wide)))
-    for stop in range(steps, 0, -together):
-        start = max(0, stop - together)
+    results: of x, h, c, w_ih, w_hh, b_ih and b_hh, once all steps are done.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[Any],
+        wanted: Sequence[bool],
+        gradients: Sequence[Tensor | None],
+        saved: Saved,
+        call: Recurrence,
+    ) -> None:
+        x, h, _, w_ih, w_hh, _, _ = inputs
+        d_hs, d_h, d_c = gradients
+        hs, gates, cs = saved
+        batch, steps, features = x.shape
+        units = w_hh.shape[1]
+        engine, self.wide = functions(), DTYPES[x.dtype]
+        dropped, gated = call.dropout.recurrent, call.dropout.input
+        self.by_gate = dropped is not None and dropped.ndim == 3
+        dropped = None if dropped is None else dropped.contiguous()
+        size = engine.kl_pack_backward_size(self.wide, units, self.by_gate)
+        memory = torch.empty(size, dtype=torch.uint8, device="cpu")
+        w_hh = w_hh.resolve_neg().contiguous()
+        engine.kl_pack_backward(self.wide, units, self.by_gate, w_hh.data_ptr(), memory.data_ptr())
+        dh, dc = (
+            x.new_zeros(batch, units)
+            if d is None
+            else d.resolve_neg().clone(memory_format=torch.contiguous_format)
+            for d in (d_h, d_c)
+        )
+        d_hs = None if d_hs is None else unit_stride(d_hs)
+        few = batch * steps * 4 * units * (features + units) <= _FEW_SUMS
+        self.few = few and dropped is None and gated is None
+        if self.few:
+            x, w_ih = unit_stride(x), w_ih.resolve_neg().contiguous()
+            h = None if h is None else h.resolve_neg().contiguous()
+        self.d_x = d_x = x.new_zeros(x.shape) if wanted[0] else None
+        self.d_ih = d_ih = torch.zeros_like(w_ih) if wanted[3] else None
+        self.d_hh = d_hh = torch.zeros_like(w_hh) if wanted[4] else None
+        self.d_bias = d_bias = x.new_zeros(4 * units) if any(wanted[5:]) else None
+        self.arguments = Backward(
+            batch, steps, features, units, 0, 0, memory.data_ptr(),
+            pointer(call.mask), *((0, 0) if call.mask is None else call.mask.stride()),
+            gates.data_ptr(), cs.data_ptr(),
+            pointer(dropped), 0 if dropped is None else (4 if self.by_gate else 1),
+            pointer(d_hs), *((0, 0) if d_hs is None else (d_hs.stride(1), d_hs.stride(0))),
+            dh.data_ptr(), dc.data_ptr(), None, None,
+            self.few, x.data_ptr(), pointer(h), hs.data_ptr(), w_ih.data_ptr(), *x.stride()[:2],
+            *map(pointer, (d_x, d_ih, d_hh, d_bias)),
+            *map(NATIVE_ACTIVATIONS.index, call.names), call.reverse, threads(),
+        )  # fmt: skip
+        self._x, self._h, self._w_ih, self._hs, self._call = x, h, w_ih, hs, call
+        self._dropped, self._gated = dropped, gated
+        self._kept = (memory, d_hs, dh, dc, saved)  # while C reads them
+        self._active = None
+        if call.mask is not None and not self.few:  # (T, B), in processing order
+            self._active = (call.mask.flip(1) if call.reverse else call.mask).t()
+        ends = (dh if wanted[1] else None, dc if wanted[2] else None)
+        biases = (d_bias if one else None for one in wanted[5:])
+        self.results = [d_x, *ends, d_ih, d_hh, *biases]
+
+    def begin(self, start: int, stop: int) -> Backward:
+        """The arguments for the steps stop - 1 down to start."""
+        arguments = self.arguments
         arguments.start, arguments.stop = start, stop
-        rows = _Rows(start, stop, batch, None)
-        count = (stop - start) * batch
-        if active is not None:
-            some = active[start:stop].reshape(-1)
+        count = (stop - start) * arguments.B
+        numbers = None
+        if self._active is not None:
+            some = self._active[start:stop].reshape(-1)
             numbers = some.nonzero().squeeze(1)
-            places = some.cumsum(0).sub_(1)
-            arguments.dz_row = places.data_ptr()
-            rows, count = rows._replace(numbers=numbers), len(numbers)
-        dz = x.new_empty(count, 4 * units)
-        arguments.dz = dz.data_ptr()
-        check(engine.kl_run_backward(wide, ctypes.byref(arguments), 1))
-        if d_bias is not None:
-            d_bias += dz.sum(0)
-        if d_hh is not None:
-            _add_recurrent(d_hh, dz, rows, h, hs, dropped)
-        if d_ih is not None or d_x is not None:
-            _add_input((d_x, d_ih), dz, rows, x, w_ih, gated, reverse=call.reverse)
-    return results
+            self._places = some.cumsum(0).sub_(1)
+            arguments.dz_row, count = self._places.data_ptr(), len(numbers)
+        self._dz = self._x.new_empty(count, 4 * arguments.H)
+        arguments.dz = self._dz.data_ptr()
+        self._rows = _Rows(start, stop, arguments.B, numbers)
+        return arguments
+
+    def add(self) -> None:
+        """Add what these steps' dz gives, once the engine has run."""
+        if self.few:  # it has been added
+            return
+        if self.d_bias is not None:
+            self.d_bias += self._dz.sum(0)
+        if self.d_hh is not None:
+            _add_recurrent(self.d_hh, self._dz, self._rows, self._h, self._hs, self._dropped)
+        if self.d_ih is not None or self.d_x is not None:
+            sums, reverse = (self.d_x, self.d_ih), self._call.reverse
+            _add_input(
+                sums, self._dz, self._rows, self._x, self._w_ih, self._gated, reverse=reverse
+            )
+
+
+def _run_backward(parts: Sequence[_Backward]) -> None:
+    """One call's backward, or that of two at once."""
+    if not parts:
+        return
+    if len({part.by_gate for part in parts}) > 1:  # the engine splits them alike
+        for part in parts:
+            _run_backward([part])
+        return
+    engine, one, count = functions(), parts[0], len(parts)
+    steps, width = one.arguments.T, count * one.arguments.B * 4 * one.arguments.H * one.wide
+    together = max(1, min(steps, _CHUNK // max(1, width)))
+    for stop in range(steps, 0, -together):
+        arguments = [part.begin(max(0, stop - together), stop) for part in parts]
+        array = (Backward * count)(*arguments)
+        check(engine.kl_run_backward(one.wide, array, count))
+        for part in parts:
+            part.add()
 
 
 def _add_recurrent(
@@ -309,9 +352,9 @@ def _add_by_gate(to: Tensor, dz: Tensor, value: Tensor, rows: _Rows, masks: Tens
 
 
 def _by_torch(
-    inputs: tuple[Any, ...],
-    wanted: tuple[bool, ...],
-    gradients: tuple[Tensor | None, Tensor | None, Tensor | None],
+    inputs: Sequence[Any],
+    wanted: Sequence[bool],
+    gradients: Sequence[Tensor | None],
     call: Recurrence,
 ) -> list[Tensor | None]:
     """The gradients by operators of torch, so that they can be differentiated again."""

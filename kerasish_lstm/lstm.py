@@ -22,7 +22,7 @@ from ._inputs import (
 )
 from ._masks import compact, last_output, spread
 from ._native import DTYPES, Quick, Recurrence
-from ._native_autograd import differentiable
+from ._native_autograd import Traced, differentiable
 from ._options import LSTMOptions
 from ._recurrent import Recurrent
 from ._state import Stateful
@@ -389,7 +389,8 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
             return None
         y, (h, c) = found.hs, found.end
         if found.saved is not None:
-            y, (h, c) = differentiable(found.inputs, quick.recurrence, found.saved, found.end)
+            traced = Traced(found.inputs, quick.recurrence, found.saved, found.end)
+            ((y, (h, c)),) = differentiable(traced)
         if config.return_state:
             return (h.clone() if y is None else y, h, c)
         return h if y is None else y

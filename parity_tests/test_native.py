@@ -22,7 +22,6 @@ from torch import Tensor
 from kerasish_lstm import LSTM, Bidirectional, DropoutMasks, native_engine, native_status
 from kerasish_lstm import _native as engine
 from kerasish_lstm import _native_autograd as autograd
-from kerasish_lstm._native import Backward
 from kerasish_lstm.parity import assert_parity, oracle
 from kerasish_lstm.parity.bounds import FLOAT64
 
@@ -178,15 +177,21 @@ def test_gradients_by_products_of_torch_equal_the_oracle(
 
 @needs_engine
 def test_small_calls_sum_in_the_engine_and_large_ones_by_products(
-    counted: list[str], monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The rule, and that only what is wanted is computed."""
     sums: list[int] = []
-    monkeypatch.setattr(
-        autograd,
-        "Backward",
-        lambda *fields: sums.append(Backward(*fields).sums) or Backward(*fields),
-    )
+    functions = engine._loaded().functions
+
+    class Noting:
+        def __getattr__(self, name: str) -> Any:
+            return self.note if name == "kl_run_backward" else getattr(functions, name)
+
+        def note(self, wide: int, calls: Any, count: int) -> int:
+            sums.append(calls[0].sums)
+            return int(functions.kl_run_backward(wide, calls, count))
+
+    monkeypatch.setattr(engine._process, "engine", engine._loaded()._replace(functions=Noting()))
     for size, expected in (((B, T, F, U), 1), ((64, 50, 32, 32), 0)):
         layer, x = LSTM(size[2], size[3]), torch.randn(*size[:3], requires_grad=True)
         layer(x).sum().backward()
@@ -198,7 +203,7 @@ def test_small_calls_sum_in_the_engine_and_large_ones_by_products(
     layer(x.detach()).sum().backward()
     gradients = {name for name, w in layer.named_parameters() if w.grad is not None}
     assert gradients == {"lstm.bias_ih_l0"}
-    assert counted.count("kl_run_backward") == 4
+    assert sums == [1, 1]
 
 
 @needs_engine
@@ -660,11 +665,66 @@ def test_both_directions_of_a_bidirectional_run_at_once(
     counted.clear()
     mine = run()
     assert counted.count("kl_run_forward") == 2  # of both directions together, twice
+    assert counted.count("kl_run_backward") == 1
     with native_engine(False):
         theirs = run()
     for a, b in zip(mine, theirs, strict=True):
         scale = max(1.0, float(b.detach().abs().max()))
         assert_parity(a / scale, b.detach() / scale, bound=FLOAT64)
+
+
+@needs_engine
+@pytest.mark.parametrize("rule", ["both", "forward", "backward", "state"])
+@pytest.mark.parametrize("gates", [(4, 4), (1, None), (4, 1), (None, 4)], ids=str)
+@pytest.mark.parametrize("few", [0, 2**62], ids=["products", "sums"])
+def test_the_backward_of_both_directions(
+    rule: str, gates: tuple[int | None, int | None], few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of unlike dropout masks, of one direction alone, in several chunks of steps."""
+    monkeypatch.setattr(autograd, "_FEW_SUMS", few)
+    monkeypatch.setattr(autograd, "_CHUNK", 8 * 2 * B * 4 * U * 3)  # three steps
+    torch.manual_seed(5)
+    layers: list[LSTM[Any]] = [
+        LSTM(
+            F, U, return_sequences=True, return_state=True, dtype=torch.float64,
+            go_backwards=backwards, recurrent_dropout=0.5 if gate else 0.0,
+            dropout_style="keras_3.0" if gate == 1 else "keras",
+        )
+        for backwards, gate in zip((False, True), gates, strict=True)
+    ]  # fmt: skip
+    both = Bidirectional(layers[0], merge_mode=None, backward_layer=layers[1]).train()
+    x = torch.randn(B, T, F, dtype=torch.float64, requires_grad=True)
+    mask = torch.rand(B, T) < 0.7
+    shapes = {None: None, 1: (B, U), 4: (4, B, U)}
+    masks = [
+        DropoutMasks(recurrent=None if shapes[g] is None else torch.rand(shapes[g]).double())
+        for g in gates
+    ]
+    states = [torch.randn(B, U, dtype=torch.float64, requires_grad=True) for _ in range(4)]
+    watched = [x, *states, *both.parameters()]
+
+    def run() -> list[Tensor | None]:
+        forward, backward, h, c, _, other_c = both(
+            x, initial_state=states, mask=mask, dropout_masks=masks
+        )
+        losses = {
+            "both": forward.square().sum() + (backward * 3).square().sum(),
+            "forward": forward.square().sum(),
+            "backward": backward.square().sum(),
+            "state": h.square().sum() + other_c.square().sum() + c.sum(),
+        }
+        return list(torch.autograd.grad(losses[rule], watched, allow_unused=True))
+
+    mine = run()
+    with native_engine(False):
+        theirs = run()
+    assert any(g is not None for g in mine)
+    for name, a, b in zip([*"xhchc", *6 * "w"], mine, theirs, strict=True):
+        if a is None or b is None:
+            assert a is None and (b is None or not b.any()), name
+            continue
+        scale = max(1.0, float(b.abs().max()))
+        assert_parity(a / scale, b / scale, bound=FLOAT64, what=name)
 
 
 @pytest.mark.parametrize("direction", ["forward_layer", "backward_layer"])

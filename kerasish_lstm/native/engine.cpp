@@ -798,11 +798,11 @@ void add_sums(const kl_backward &a) {
   const S *w_ih = static_cast<const S *>(a.w_ih), *hs = static_cast<const S *>(a.hs);
   S *d_ih = static_cast<S *>(a.d_ih), *d_hh = static_cast<S *>(a.d_hh);
   S *d_bias = static_cast<S *>(a.d_bias);
-  for (int64_t t = 0; t < a.T; ++t) {
+  for (int64_t t = a.start; t < a.stop; ++t) {
     const int64_t at = a.reverse ? a.T - 1 - t : t;
     for (int64_t row = 0; row < a.B; ++row) {
       if (!counts(a, row, t, a.T)) continue;
-      const S *dz = static_cast<const S *>(a.dz) + (t * a.B + row) * 4 * H;
+      const S *dz = static_cast<const S *>(a.dz) + ((t - a.start) * a.B + row) * 4 * H;
       const S *x = static_cast<const S *>(a.x) + row * a.x_row + at * a.x_step;
       const S *h = t > 0 ? hs + ((t - 1) * a.B + row) * H
                          : a.h0 ? static_cast<const S *>(a.h0) + row * H : nullptr;

@@ -70,8 +70,8 @@ typedef struct {
 } kl_forward;
 
 /* Steps stop - 1 down to start, of which dz is wanted. What follows from dz are matrix products, for
-   a library of products; but where a call of one takes longer than they do, sums asks for them, of
-   all steps, without dropout masks. */
+   a library of products; but where a call of one takes longer than they do, sums asks for them here,
+   without dropout masks and dz_row. */
 typedef struct {
   int64_t B, T, F, H, start, stop;
   const void *pack; /* of w_hh, by kl_pack_backward */
@@ -88,7 +88,7 @@ typedef struct {
   int64_t sums;          /* whether to add up what follows, where it is not null */
   const void *x, *h0, *hs, *w_ih; /* hs (T, B, H) as the forward left it */
   int64_t x_row, x_step;
-  void *d_x; /* (B, T, F), zeros at first, as the next three */
+  void *d_x; /* (B, T, F), to which is added, as to the next three */
   void *d_ih, *d_hh, *d_bias; /* (4H, F), (4H, H), (4H,) */
   int64_t activation, recurrent_activation;
   int64_t reverse;
@@ -114,6 +114,8 @@ KL_API int kl_pack(int64_t wide, const kl_weights *weights, void *pack);
 KL_API int64_t kl_pack_backward_size(int64_t wide, int64_t H, int64_t by_gate);
 KL_API int kl_pack_backward(int64_t wide, int64_t H, int64_t by_gate, const void *w_hh, void *pack);
 
+/* One call, or two at once, of one B, T, H and threads; backward also of one start and stop, and with
+   h_drop_gates 4 in both or in neither. */
 KL_API int kl_run_forward(int64_t wide, const kl_forward *calls, int64_t count);
 KL_API int kl_run_backward(int64_t wide, const kl_backward *calls, int64_t count);
 
