@@ -32,7 +32,9 @@ from .activations import Function
 from .config import LSTMConfig
 
 DTYPES = {torch.float32: 4, torch.float64: 8}
+INTERFACE = 2  # of native/lstm.h, as its KL_INTERFACE
 _STALE, _NO_MEMORY = 1, 2
+_REINSTALL = "reinstall: KERASISH_LSTM_BUILD=1 pip install --force-reinstall --no-deps ."
 
 
 class NativeStatus(NamedTuple):
@@ -58,6 +60,7 @@ class _Weights(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("F", "H")),
         *((name, ctypes.c_void_p) for name in ("w_ih", "w_hh", "b_ih", "b_hh")),
+        ("threads", ctypes.c_int64),
     ]
 
 
@@ -99,15 +102,18 @@ def _load(path: Path) -> _Engine:
         return _Engine(
             None,
             "the package was installed without it: g++ or clang++ was not found, or failed. With "
-            "one, reinstall: KERASISH_LSTM_BUILD=1 pip install --force-reinstall --no-deps .",
+            f"one, {_REINSTALL}",
             path,
         )
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         return _Engine(None, f"{path} cannot be loaded: {error}", path)
+    if not hasattr(library, "kl_interface") or library.kl_interface() != INTERFACE:
+        return _Engine(None, f"{path} is of another version: {_REINSTALL}", path)
     integer, pointer, text = ctypes.c_int64, ctypes.c_void_p, ctypes.c_char_p
     for name, result, arguments in (
+        ("kl_interface", integer, []),
         ("kl_use_openmp", None, [pointer] * 3),
         ("kl_instruction_sets", text, []),
         ("kl_choose", ctypes.c_int, [text]),
@@ -335,14 +341,14 @@ class Quick:
     def __call__(
         self, weights: Mapping[str, Tensor | None], b_hh: Tensor | None, pack: Pack, x: Any
     ) -> Quickly | None:
-        """The call; None where it is no such call, or the pack is not of these weights.
+        """The call; None where it is no such call.
 
         Args:
             weights, b_hh: the parameters of an ``nn.LSTM``, and its second bias where it has one.
         """
         w_ih, w_hh, memory = weights.get("weight_ih_l0"), weights["weight_hh_l0"], pack.memory
         b_ih = None if b_hh is None else weights.get("bias_ih_l0")
-        if not (type(x) is Tensor and type(w_ih) is type(w_hh) is Parameter) or memory is None:
+        if not (type(x) is Tensor and type(w_ih) is type(w_hh) is Parameter):
             return None
         if not (x.is_cpu and w_ih.is_cpu and x.dtype is w_ih.dtype is self._dtype and x.ndim == 3):
             return None
@@ -350,7 +356,7 @@ class Quick:
             return None
         batch, steps, features = x.shape
         of_ih, of_hh, of_b = self._shapes
-        if features != of_ih[1] or not steps or x.is_neg() or _process.disabled:
+        if features != of_ih[1] or not steps or x.is_neg() or why_not_library() is not None:
             return None
         if w_ih.shape != of_ih or w_hh.shape != of_hh or w_hh.dtype is not self._dtype:
             return None
@@ -367,7 +373,7 @@ class Quick:
             return None
         one = Forward.from_buffer_copy(self._usual)
         one.B, one.T = batch, steps
-        one.w_ih, one.w_hh, one.pack = w_ih.data_ptr(), w_hh.data_ptr(), memory.data_ptr()
+        one.w_ih, one.w_hh = w_ih.data_ptr(), w_hh.data_ptr()
         if b_ih is not None and b_hh is not None:
             one.b_ih, one.b_hh = b_ih.data_ptr(), b_hh.data_ptr()
         one.x, one.x_row, one.x_step = x.data_ptr(), steps * features, features
@@ -386,11 +392,13 @@ class Quick:
             one.hs, one.hs_row, one.hs_step = hs.data_ptr(), steps * units, units
         h, c = x.new_empty(batch, units), x.new_empty(batch, units)
         one.h_end, one.c_end, one.threads = h.data_ptr(), c.data_ptr(), threads()
-        engine = _process.engine
-        assert engine is not None  # which made the pack
-        status = engine.functions.kl_run_forward(self._wide, ctypes.byref(one), 1)
+        engine, status = functions(), _STALE
+        if memory is not None:
+            one.pack = memory.data_ptr()
+            status = engine.kl_run_forward(self._wide, ctypes.byref(one), 1)
         if status == _STALE:
-            return None
+            memory = packed(pack, self._wide, one)
+            status = engine.kl_run_forward(self._wide, ctypes.byref(one), 1)
         check(status)
         return Quickly(hs, LSTMState(h, c), saved, (x, None, None, w_ih, w_hh, b_ih, b_hh))
 
@@ -454,22 +462,26 @@ class Prepared:
             end.c.data_ptr(), *map(NATIVE_ACTIVATIONS.index, call.names), call.reverse, threads(),
         )  # fmt: skip
         self.hs, self.end, self.traced = hs, end, saved is not None
-        self._weights = weights
-        self._kept = [x, h, c, gated, dropped, mask, memory]  # while C reads them
+        self._kept = [x, h, c, gated, dropped, mask, memory, *weights]  # while C reads them
 
     def pack_again(self) -> None:
         """Pack the weights: they are new, or have changed."""
-        engine, arguments = functions(), self.arguments
-        features, units = arguments.F, arguments.H
-        memory = torch.empty(
-            engine.kl_pack_size(self.wide, features, units), dtype=torch.uint8, device="cpu"
-        )
-        given = _Weights(features, units, *map(pointer, self._weights))
-        engine.kl_pack(self.wide, ctypes.byref(given), memory.data_ptr())
-        # Another one, not the old one written anew: another thread may be reading that.
-        self.pack.memory = memory
-        arguments.pack = memory.data_ptr()
-        self._kept.append(memory)
+        self._kept.append(packed(self.pack, self.wide, self.arguments))
+
+
+def packed(pack: Pack, wide: int, call: Forward) -> Tensor:
+    """The weights of a call, packed anew for it and for those that follow.
+
+    The caller keeps the result while C reads it: another thread may replace it in the layer.
+    """
+    engine = functions()
+    size = engine.kl_pack_size(wide, call.F, call.H)
+    # Another one, not the old one written anew: another thread may be reading that.
+    memory = torch.empty(size, dtype=torch.uint8, device="cpu")
+    given = _Weights(call.F, call.H, call.w_ih, call.w_hh, call.b_ih, call.b_hh, call.threads)
+    engine.kl_pack(wide, ctypes.byref(given), memory.data_ptr())
+    pack.memory, call.pack = memory, memory.data_ptr()
+    return memory
 
 
 def run_forward(*calls: Prepared) -> None:

@@ -94,7 +94,7 @@ Result<S> compute(int64_t B, int64_t T, int64_t F, int64_t H, const Choice &o, i
   r.c.resize(B * H);
   std::vector<S> gates(T * B * 4 * H), cs((T + 1) * B * H);
   kl_weights weights = {F, H, at(w_ih), at(w_hh), o.bias ? at(b_ih) : nullptr,
-                        o.bias ? at(b_hh) : nullptr};
+                        o.bias ? at(b_hh) : nullptr, threads};
   std::vector<char> pack(kl_pack_size(sizeof(S), F, H));
   kl_pack(sizeof(S), &weights, pack.data());
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import ctypes
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -81,6 +83,49 @@ def test_it_is_what_runs(counted: list[str]) -> None:
             counted.clear()
             other(x)
             assert not counted
+
+
+@needs_engine
+@pytest.mark.parametrize("grad", [False, True], ids=["inference", "grad"])
+def test_weights_are_packed_once_and_again_after_a_change(grad: bool, counted: list[str]) -> None:
+    layer, x = LSTM(F, U), torch.randn(B, T, F)
+    run, pack = ["kl_run_forward"], ["kl_pack_size", "kl_pack", "kl_run_forward"]
+    with torch.set_grad_enabled(grad):
+        for change, expected in ((False, pack), (False, run), (True, run + pack), (False, run)):
+            counted.clear()
+            if change:
+                layer.lstm.weight_hh_l0.data.mul_(0.5)
+            layer(x)
+            assert counted == expected
+
+
+HEADER = (Path(engine.__file__).parent / "native" / "lstm.h").read_text()
+
+
+@pytest.mark.parametrize("name", ["weights", "forward", "backward"])
+def test_the_structures_are_those_of_the_header(name: str) -> None:
+    """Each field's name, place and kind; all have eight bytes."""
+    body = HEADER[: HEADER.index(f"}} kl_{name};")].rpartition("typedef struct {")[2]
+    body = re.sub(r"/\*.*?\*/", "", body, flags=re.S)
+    declared = []
+    for statement in filter(str.strip, body.split(";")):
+        _, _, names = statement.strip().removeprefix("const ").partition(" ")
+        for each in names.split(","):
+            pointer = each.strip().startswith("*")
+            declared.append((each.strip(" *"), ctypes.c_void_p if pointer else ctypes.c_int64))
+    structure = {"weights": "_Weights", "forward": "Forward", "backward": "Backward"}[name]
+    assert getattr(engine, structure)._fields_ == declared
+
+
+@needs_engine
+def test_a_library_of_another_version_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert f"KL_INTERFACE = {engine.INTERFACE} " in HEADER
+    path = engine._loaded().path
+    monkeypatch.setattr(engine, "INTERFACE", engine.INTERFACE + 1)
+    monkeypatch.setattr(engine._process, "engine", engine._load(path))
+    assert "is of another version: reinstall" in (native_status().reason or "")
+    assert not native_status().available
+    assert LSTM(F, U)(torch.randn(B, T, F)).shape == (B, U)
 
 
 # Every size, on every set of instructions

@@ -135,6 +135,8 @@ void kerasish_lstm::in_parallel(Work work, void *data, int64_t threads) {
 
 extern "C" {
 
+int64_t kl_interface(void) { return KL_INTERFACE; }
+
 void kl_use_openmp(void (*parallel)(void (*)(void *), void *, unsigned, unsigned),
                    int (*thread)(void), int (*threads)(void)) {
   openmp_parallel = parallel;

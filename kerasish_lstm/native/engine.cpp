@@ -26,9 +26,11 @@ const int64_t PROJECTED = 1 << 18;    // bytes of x K at a time
 const int64_t ROWS_A_THREAD = 4;      // from here on the batch is what is split
 #ifdef KL_ALWAYS_SPLIT  // for tests of small sizes
 const double WORTH_A_THREAD = 0, WORTH_A_BARRIER = 0;
+const int64_t WORTH_PACKING = 0;
 #else
 const double WORTH_A_THREAD = 4e5;     // multiplications of a call
 const double WORTH_A_BARRIER = 8e3;    // multiplications of a step and thread
+const int64_t WORTH_PACKING = 1 << 18;  // weights
 #endif
 
 int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -109,50 +111,75 @@ struct Pack {
   }
 };
 
-// One block of panels from rows [g H + unit] of w, (4H, K).
+// One block of panels from rows [g H + unit] of w, (4H, K): L by L elements at a time, since rows
+// that lie a power of two apart would drive each other out of the cache.
 template <class S>
 void pack_panel(S *panel, const S *w, int64_t K, int64_t H, int64_t block) {
   const int64_t L = lanes<S>, first = block * L, units = least(L, H - first);
+  S tile[L][L];
   for (int64_t g = 0; g < 4; ++g) {
-    for (int64_t u = 0; u < L; ++u) {
-      S *to = panel + g * L + u;
-      if (u >= units) {
-        for (int64_t k = 0; k < K; ++k) to[k * 4 * L] = 0;
-        continue;
+    for (int64_t begin = 0; begin < K; begin += L) {
+      for (int64_t u = 0; u < L; ++u) {
+        const S *from = w + (g * H + first + u) * K + begin;
+        store(tile[u], u < units ? load(from, K - begin) : V<S>{});
       }
-      const S *from = w + (g * H + first + u) * K;
-      for (int64_t k = 0; k < K; ++k) to[k * 4 * L] = from[k];
+      for (int64_t k = 0; k < least(L, K - begin); ++k) {
+        S *to = panel + ((begin + k) * 4 + g) * L;
+        for (int64_t u = 0; u < L; ++u) to[u] = tile[u][k];
+      }
     }
   }
 }
 
 template <class S>
-int pack_forward(const kl_weights &a, void *memory) {
-  const int64_t L = lanes<S>, blocks = parts_of(a.H, L);
-  const S *w_ih = static_cast<const S *>(a.w_ih), *w_hh = static_cast<const S *>(a.w_hh);
+void pack_block(const kl_weights &a, const Pack<S> &pack, int64_t block) {
+  const int64_t L = lanes<S>;
   const S *b_ih = static_cast<const S *>(a.b_ih), *b_hh = static_cast<const S *>(a.b_hh);
-  Pack<S> pack(memory, a.F, a.H);
-  const Head head = {KL_BYTES, sizeof(S), a.F, a.H, b_ih != nullptr, b_hh != nullptr, {0, 0}};
-  memcpy(memory, &head, sizeof head);
-  for (int64_t block = 0; block < blocks; ++block) {
-    S *panel = pack.panels + block * (a.F + a.H) * 4 * L;
-    pack_panel(panel, w_ih, a.F, a.H, block);
-    pack_panel(panel + a.F * 4 * L, w_hh, a.H, a.H, block);
-    for (int64_t g = 0; g < 4; ++g) {
-      for (int64_t u = 0; u < L; ++u) {
-        const int64_t unit = block * L + u, at = g * a.H + unit;
-        S sum = 0;
-        if (unit < a.H && b_ih) sum += b_ih[at];
-        if (unit < a.H && b_hh) sum += b_hh[at];
-        pack.bias[(block * 4 + g) * L + u] = sum;
-      }
+  S *panel = pack.panels + block * (a.F + a.H) * 4 * L;
+  pack_panel(panel, static_cast<const S *>(a.w_ih), a.F, a.H, block);
+  pack_panel(panel + a.F * 4 * L, static_cast<const S *>(a.w_hh), a.H, a.H, block);
+  for (int64_t g = 0; g < 4; ++g) {
+    for (int64_t u = 0; u < L; ++u) {
+      const int64_t unit = block * L + u, at = g * a.H + unit;
+      S sum = 0;
+      if (unit < a.H && b_ih) sum += b_ih[at];
+      if (unit < a.H && b_hh) sum += b_hh[at];
+      pack.bias[(block * 4 + g) * L + u] = sum;
     }
   }
-  S *copy = pack.copy;
-  memcpy(copy, w_ih, sizeof(S) * 4 * a.H * a.F);
-  memcpy(copy += 4 * a.H * a.F, w_hh, sizeof(S) * 4 * a.H * a.H);
-  if (b_ih) memcpy(copy + 4 * a.H * a.H, b_ih, sizeof(S) * 4 * a.H);
-  if (b_hh) memcpy(copy + 4 * a.H * (a.H + 1), b_hh, sizeof(S) * 4 * a.H);
+}
+
+template <class S>
+struct Packing {
+  const kl_weights *a;
+  Pack<S> pack;
+};
+
+template <class S>
+void pack_part(void *data, int64_t thread, int64_t threads) {
+  const Packing<S> &p = *static_cast<const Packing<S> *>(data);
+  const kl_weights &a = *p.a;
+  const int64_t blocks = parts_of(a.H, lanes<S>);
+  const int64_t first = blocks * thread / threads, last = blocks * (thread + 1) / threads;
+  for (int64_t block = first; block < last; ++block) pack_block(a, p.pack, block);
+  const void *given[4] = {a.w_ih, a.w_hh, a.b_ih, a.b_hh};
+  const int64_t sizes[4] = {4 * a.H * a.F, 4 * a.H * a.H, 4 * a.H, 4 * a.H};
+  S *copy = p.pack.copy;
+  for (int i = 0; i < 4; copy += sizes[i++]) {
+    const int64_t from = sizes[i] * thread / threads, to = sizes[i] * (thread + 1) / threads;
+    if (given[i] && to > from)
+      memcpy(copy + from, static_cast<const S *>(given[i]) + from,
+             static_cast<size_t>(to - from) * sizeof(S));
+  }
+}
+
+template <class S>
+int pack_forward(const kl_weights &a, void *memory) {
+  const Head head = {KL_BYTES, sizeof(S), a.F, a.H, a.b_ih != nullptr, a.b_hh != nullptr, {0, 0}};
+  memcpy(memory, &head, sizeof head);
+  Packing<S> packing = {&a, Pack<S>(memory, a.F, a.H)};
+  const bool worth = 4 * a.H * (a.F + a.H) >= WORTH_PACKING;
+  in_parallel(pack_part<S>, &packing, worth ? a.threads : 1);
   return KL_OK;
 }
 

@@ -26,6 +26,9 @@
 extern "C" {
 #endif
 
+/* Raised with every change of what stands here, so that no caller takes a library of another one. */
+enum { KL_INTERFACE = 2 };
+
 /* Activations, by number. */
 enum {
   KL_LINEAR,
@@ -45,6 +48,7 @@ enum { KL_OK, KL_STALE, KL_NO_MEMORY };
 typedef struct {
   int64_t F, H;
   const void *w_ih, *w_hh, *b_ih, *b_hh;
+  int64_t threads;
 } kl_weights;
 
 typedef struct {
@@ -94,6 +98,8 @@ typedef struct {
   int64_t reverse;
   int64_t threads;
 } kl_backward;
+
+KL_API int64_t kl_interface(void);
 
 /* torch's OpenMP, by pointer, so that its threads are ours: GOMP_parallel, omp_get_thread_num and
    omp_get_num_threads. Without it one thread works. */
