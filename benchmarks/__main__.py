@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import hashlib
 import json
 import os
 import platform
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -33,6 +35,7 @@ from benchmarks.cases import (
     LIBRARIES,
     MEMORY_SHAPES,
     OURS,
+    OUT_OF_THE_RACE,
     QUICK_BUDGET,
     QUICK_LIBRARIES,
     QUICK_ROUNDS,
@@ -40,6 +43,8 @@ from benchmarks.cases import (
     ROUNDS,
     START_REPEATS,
     START_SHAPE,
+    TARGETS,
+    WARM_UP,
     Case,
     cases_of,
 )
@@ -116,7 +121,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         if getattr(options, name) < 1:
             parser.error(f"--{name}: {getattr(options, name)} is less than 1")
     if options.name is None:
-        options.name = "quick" if options.quick else options.device
+        part = [*options.groups] if options.cases else []
+        part += [Path(source).stem for source in given]
+        options.name = "-".join(["quick" if options.quick else options.device, *part])
     if Path(options.name).name != options.name:
         parser.error(f"--name: {options.name!r} is not the name of a file")
     if options.device == "cuda":
@@ -166,8 +173,68 @@ def peaks(
     return json.loads(done.stdout)
 
 
-def one_run(options: argparse.Namespace, folder: Path, about: dict[str, Any]) -> Run:
-    """Everything once: rows of times, of memory and of the start, the peaks and the floors."""
+def source() -> dict[str, str]:
+    """What was measured: the commit, where this is a git checkout, and the engine's bytes."""
+    found = {}
+    engine = libraries.ROOT / "kerasish_lstm" / "native" / "engine.so"
+    if engine.is_file():
+        found["engine"] = hashlib.sha256(engine.read_bytes()).hexdigest()[:12]
+    for name, command in (("commit", "rev-parse --short=12 HEAD"), ("changes", "status --short")):
+        try:
+            done = subprocess.run(
+                ["git", *command.split()], cwd=libraries.ROOT, capture_output=True, text=True,
+                check=True,
+            )  # fmt: skip
+        except (OSError, subprocess.CalledProcessError):
+            return found
+        found[name] = done.stdout.strip()
+    changed = any(not line.endswith(".md") for line in found.pop("changes").splitlines())
+    found["commit"] += " with changes" if changed else ""
+    return found
+
+
+def processor() -> tuple[int, int]:
+    """Ticks of the machine's clock so far, and those that its host has kept for others."""
+    try:
+        ticks = [int(n) for n in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    except OSError:
+        return 0, 0
+    return sum(ticks[:8]), ticks[7]
+
+
+def behind(run: Run) -> set[tuple[str, str]]:
+    """(library, case) of a run that later ones need not measure: no verdict could be about it."""
+    named = {(t.against, case.id) for t in TARGETS for case in t.cases}
+    fastest: dict[str, float] = {}
+    peers = [
+        r for r in run["cases"] if r["status"] == "ok" and r["library"] not in (OURS, BASELINE)
+    ]
+    for row in run["cases"]:
+        if row["status"] == "ok" and row["library"] != OURS:
+            case = row["case"]
+            fastest[case] = min(row["median"], fastest.get(case, row["median"]))
+    return {
+        (row["library"], row["case"])
+        for row in peers
+        if row["library"] in LIBRARIES
+        and row["median"] > OUT_OF_THE_RACE * fastest[row["case"]]
+        and (row["library"], row["case"]) not in named
+    }
+
+
+def one_run(
+    options: argparse.Namespace,
+    folder: Path,
+    about: dict[str, Any],
+    first: Run | None,
+    save: Callable[[Run], None],
+) -> Run:
+    """Everything once: rows of times, of memory and of the start, the peaks and the floors.
+
+    first: the first of the runs, which decides what later ones leave out.
+    """
+    begun, (ticks, stolen) = time.monotonic(), processor()
+    left_out = set() if first is None else behind(first)
 
     def variables(threads: int) -> dict[str, str]:
         # Nobody looks at a quick run's times: its threads sleep where they would spin.
@@ -180,11 +247,17 @@ def one_run(options: argparse.Namespace, folder: Path, about: dict[str, Any]) ->
                 say(f"  {row['library']}, {row['case']}: {row['message']}")
         return rows
 
+    def fail(message: str) -> None:
+        say(f"  {message}")
+        run["failures"].append(message)
+
     sets = sets_of(options)
-    pace = Pace(options.rounds, BUDGET, CLOSE_BUDGET)
+    pace = Pace(options.rounds, BUDGET, CLOSE_BUDGET, WARM_UP)
     if options.quick:
-        pace = Pace(options.rounds, QUICK_BUDGET, QUICK_BUDGET)
-    run: Run = {"cases": [], "memory": [], "start": [], "peaks": {}, "floors": {}}
+        pace = Pace(options.rounds, QUICK_BUDGET, QUICK_BUDGET, 0.0)
+    run: Run = {
+        "cases": [], "memory": [], "start": [], "peaks": {}, "floors": {}, "failures": []
+    }  # fmt: skip
     counts = sorted({options.threads, *(key[0] for key in sets)}, reverse=True)
     measured = counts if options.device == "cpu" else []
     for threads in measured:
@@ -192,7 +265,7 @@ def one_run(options: argparse.Namespace, folder: Path, about: dict[str, Any]) ->
         run["peaks"][str(threads)] = peaks(options, variables, threads)
 
     fields = {"threads": options.threads}
-    if "start" in options.groups:
+    if "start" in options.groups and first is None:
         say("import and first call")
         case = Case(*(QUICK_SHAPES[1] if options.quick else START_SHAPE), **fields)
         repeats = 1 if options.quick else START_REPEATS
@@ -204,7 +277,10 @@ def one_run(options: argparse.Namespace, folder: Path, about: dict[str, Any]) ->
         say("peak memory of a training step")
         shapes = QUICK_SHAPES[1:] if options.quick else MEMORY_SHAPES
         cases = [Case(*shape, "training", **fields) for shape in shapes]
-        found = libraries.memory(options.sources, cases, variables(options.threads), folder)
+        asked = options.sources
+        if first is not None:
+            asked = {name: s for name, s in asked.items() if name in (OURS, BASELINE)}
+        found = libraries.memory(asked, cases, variables(options.threads), folder)
         run["memory"] = complain(found)
 
     numbered = {key: number for number, key in enumerate(sets, 1)}
@@ -231,17 +307,28 @@ def one_run(options: argparse.Namespace, folder: Path, about: dict[str, Any]) ->
                     each for each in started
                     if not growing or each.name in (OURS, BASELINE) or each.name not in LIBRARIES
                 ]  # fmt: skip
-                found = complain(libraries.measure(cases, taking, pace))
+                try:
+                    found = complain(libraries.measure(cases, taking, pace, left_out))
+                except Exception as error:  # the other sets are worth having
+                    fail(f"{', '.join(map(str, key))}: {type(error).__name__}: {error}")
+                    continue
                 run["cases"] += [{**row, "growth": growing} for row in found]
+                save(run)
 
-    for threads in (
-        () if options.quick else measured
-    ):  # again, since the machine may have been busy before
-        again = peaks(options, variables, threads)
+    for threads in () if options.quick else measured:  # again: it may have been busy before
+        try:
+            again = peaks(options, variables, threads)
+        except subprocess.CalledProcessError as error:
+            fail(f"peaks, {counted(threads)}: {error}")
+            continue
         run["peaks"][str(threads)] = floors.better(run["peaks"][str(threads)], again)
     if measured:
         for case in dict.fromkeys(case for cases in sets.values() for case in cases):
             run["floors"][case.id] = floors.floor(case, run["peaks"][str(case.threads)])
+    now, stolen_now = processor()
+    run["minutes"] = (time.monotonic() - begun) / 60
+    run["steal"] = (stolen_now - stolen) / max(1, now - ticks)
+    say(f"it took {run['minutes']:.0f} minutes")
     return run
 
 
@@ -256,6 +343,7 @@ def main(argv: list[str] | None = None) -> int:
         "rounds": options.rounds,
         "groups": options.groups,
         "machine": machine(),
+        "source": source(),
         "libraries": {},
     }
     load = about["machine"]["load"]
@@ -268,15 +356,22 @@ def main(argv: list[str] | None = None) -> int:
             for number in range(1, options.runs + 1):
                 if options.runs > 1:
                     say(f"run {number} of {options.runs}")
-                runs.append(one_run(options, Path(temporary), about))
+
+                def save(run: Run) -> None:
+                    report.save(options.out, about, [*runs, run], complete=False)
+
+                runs.append(
+                    one_run(options, Path(temporary), about, runs[0] if runs else None, save)
+                )
                 paths = report.write(options.out, about, runs)
         except KeyboardInterrupt:
-            say("stopped; " + (f"{len(runs)} runs are written" if runs else "nothing is written"))
+            say(f"stopped after {len(runs)} whole runs; {options.name}.json has what was measured")
             return 130
     for path in paths:
         print(path)
     rows = [row for run in runs for table in ("cases", "memory", "start") for row in run[table]]
-    return int(any(row["status"] in ("wrong", "error") for row in rows))
+    failures = [failure for run in runs for failure in run["failures"]]
+    return int(bool(failures) or any(row["status"] in ("wrong", "error") for row in rows))
 
 
 if __name__ == "__main__":

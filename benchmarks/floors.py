@@ -17,7 +17,7 @@ from benchmarks.cases import Case, data, result_names
 ITEMSIZE = {"float32": 4, "float64": 8, "bfloat16": 2}
 CACHE = Path("/sys/devices/system/cpu/cpu0/cache")
 # Bytes a thread reads: three quarters of its L2, and what lies in the L3 or in memory.
-LARGER = (4 << 20, 16 << 20, 64 << 20)
+LARGER = (4 << 20, 8 << 20, 16 << 20, 64 << 20)
 
 Peaks = dict[str, Any]
 
@@ -37,9 +37,10 @@ def cache_size(level: int, default: int) -> int:
 def measure(threads: int, quick: bool = False) -> Peaks:
     """Operations and bytes a second, the best of several calls.
 
-    gemm: by dtype, of ``torch.mm`` of large squares. copy: of a copy that no cache holds, bytes
-    read and written. read: [bytes that all threads read together, rate] of ``torch.dot`` or ``sum``
-    in one thread, times the threads; what an empty call takes is subtracted. l1: bytes of all
+    gemm: by dtype, of ``torch.mm`` of large squares, or of oneDNN with one of them packed. copy: of
+    a copy that no cache holds, bytes read and written. read: [bytes that all threads read together,
+    rate] of a sum: within the threads' own L2, of one thread, times the threads; beyond, of all at
+    once, since they share what lies there. What an empty call takes is subtracted. l1: bytes of all
     threads' L1.
     """
     import torch
@@ -59,22 +60,25 @@ def measure(threads: int, quick: bool = False) -> Peaks:
         rates = []
         for n in (64,) if quick else (1024, 2048):
             a, b = (torch.randn(n, n).to(getattr(torch, dtype)) for _ in range(2))
-            rates.append(2 * n**3 / best(lambda a=a, b=b: torch.mm(a, b), 1.0))
+            rates += [2 * n**3 / best(call, 0.5) for call in products(a, b)]
         gemm[dtype] = max(rates)
     source = torch.randn((1 << 20 if quick else 256 << 20) // 4)
     target = torch.empty_like(source)
     copy = 2 * source.nbytes / best(lambda: target.copy_(source), 1.0)
 
-    torch.set_num_threads(1)
     read = {}
     few = torch.randn(16)
     calls = (lambda v: v.sum(), lambda v: torch.dot(v[: len(v) // 2], v[len(v) // 2 :]))
-    empty = [best(lambda call=call: call(few), 0.1) for call in calls]
     for size in (cache_size(2, 1 << 20) * 3 // 4, *LARGER[: 0 if quick else None]):
-        values = torch.randn(size // 8 * 2)
-        seconds = [best(lambda c=call, v=values: c(v), 0.5) for call in calls]
-        least = min(s - e for s, e in zip(seconds, empty, strict=True))
-        read[size * threads] = threads * size / max(least, 1e-9)
+        own = size not in LARGER
+        torch.set_num_threads(1 if own else threads)
+        times = threads if own else 1
+        values = torch.randn(size * threads // times // 8 * 2)
+        least = min(
+            best(lambda c=call, v=values: c(v), 0.5) - best(lambda c=call: c(few), 0.1)
+            for call in calls
+        )
+        read[size * threads] = size * threads / max(least, 1e-9)
     torch.set_num_threads(threads)
     return {
         "threads": threads,
@@ -83,6 +87,24 @@ def measure(threads: int, quick: bool = False) -> Peaks:
         "read": [[size, rate] for size, rate in sorted(read.items())],
         "l1": cache_size(1, 32 << 10) * threads,
     }
+
+
+def products(a: Any, b: Any) -> list[Callable[[], Any]]:
+    """Ways to compute the product of two matrices."""
+    import torch
+
+    calls = [lambda: torch.mm(a, b)]
+    operators = torch.ops.mkldnn
+    if a.dtype != torch.float64 and torch.backends.mkldnn.is_available():
+        with torch.inference_mode():
+            packed = operators._reorder_linear_weight(b, len(a))
+
+        def by_onednn() -> Any:
+            with torch.inference_mode():
+                return operators._linear_pointwise(a, packed, None, "none", [], "")
+
+        calls.append(by_onednn)
+    return calls
 
 
 def better(one: Peaks, other: Peaks) -> Peaks:

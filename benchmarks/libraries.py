@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
+import select
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable
+import time
+import zipfile
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,16 +20,33 @@ import numpy as np
 
 from benchmarks.cases import (
     CLOSE,
+    FEW_ROUNDS,
+    FEW_SECONDS,
     HOPELESS,
-    HOPELESS_BUDGET,
     LIBRARIES,
     MOST_REPEATS,
+    REST,
     Case,
 )
 from benchmarks.truth import Arrays, compare, truth
 
 ROOT = Path(__file__).resolve().parent.parent
-SLOW = 0.5  # seconds; a call this long needs no warm-up in each round
+SLOW = 0.1  # seconds; a call this long needs no warm-up in each round
+ANSWER = 240.0  # seconds until a worker that has not answered is stopped
+# What would change a library's threads, kernels or precision, were it the user's.
+SETTINGS = (
+    "DNNL_",
+    "GOMP_",
+    "JAX_",
+    "KERAS",
+    "KMP_",
+    "MKL_",
+    "OMP_",
+    "ONEDNN_",
+    "ORT_",
+    "TF_",
+    "XLA_",
+)
 
 Row = dict[str, Any]
 
@@ -45,7 +67,8 @@ def environment(device: str, threads: int, folder: Path) -> dict[str, str]:
     }
     if device == "cpu":
         changed["CUDA_VISIBLE_DEVICES"] = "-1"  # TensorFlow would take a GPU unasked
-    return {**os.environ, **changed}
+    own = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
+    return {**own, **changed}
 
 
 class Library:
@@ -69,15 +92,18 @@ class Library:
                 stderr=stderr,
                 cwd=ROOT,
                 env=self.environment,
-                text=True,
+                bufsize=0,
             )
+        self.unread = b""
 
-    def revive(self) -> None:
-        """A new process, where the last one has died of a case."""
-        if self.about["status"] == "ok" and self.process.poll() is not None:
-            self.end()
-            self.begin()
-            self.greet()
+    def revive(self) -> bool:
+        """A new process, where the last one has died of a case; whether it was needed."""
+        if self.about["status"] != "ok" or self.process.poll() is None:
+            return False
+        self.end()
+        self.begin()
+        self.greet()
+        return True
 
     def __enter__(self) -> Library:
         return self
@@ -85,48 +111,66 @@ class Library:
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    def read(self) -> dict[str, Any]:
-        line = self.process.stdout.readline()
-        if line:
-            return json.loads(line)
+    def read(self, limit: float) -> dict[str, Any]:
+        """Its next answer, or an error's where it has died, or after so many seconds."""
+        end = time.monotonic() + limit
+        while b"\n" not in self.unread:
+            if not select.select([self.process.stdout], [], [], max(0.0, end - time.monotonic()))[
+                0
+            ]:
+                self.end()
+                return {"status": "error", "message": f"no answer in {limit:.0f} s: it was stopped"}
+            some = os.read(self.process.stdout.fileno(), 1 << 16)
+            if not some:
+                return {"status": "error", "message": self.last_words()}
+            self.unread += some
+        line, self.unread = self.unread.split(b"\n", 1)
+        return json.loads(line)
+
+    def last_words(self) -> str:
         code = self.process.wait()
         last = self.stderr.read_text(errors="replace").strip().splitlines()[-1:]
-        message = f"its process ended with {code}" + "".join(f": {line[:300]}" for line in last)
-        return {"status": "error", "message": message}
+        return f"its process ended with {code}" + "".join(f": {line[:300]}" for line in last)
 
-    def ask(self, **request: Any) -> dict[str, Any]:
+    def ask(self, limit: float = ANSWER, /, **request: Any) -> dict[str, Any]:
         try:
-            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
         except OSError:  # it has died; read() says how
             pass
-        return self.read()
+        return self.read(limit)
 
     def greet(self) -> None:
-        self.about = self.read()
+        self.about = self.read(ANSWER)
 
     def end(self) -> None:
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError):  # what it has not read is lost
+                pipe.close()
 
 
 class Pace(NamedTuple):
-    """How often to call: in ``rounds`` turns, ``budget`` seconds a library and case together."""
+    """How often to call: in ``rounds`` turns, ``budget`` seconds a library and case together, each
+    turn after ``warm_up`` seconds of untimed calls."""
 
     rounds: int
     budget: float
     close_budget: float
+    warm_up: float
 
     def repeats(self, library: str, seconds: float) -> int:
         """Calls in one round."""
         budget = self.close_budget if library in CLOSE else self.budget
         return max(1, min(MOST_REPEATS, int(budget / self.rounds / max(seconds, 1e-9))))
 
-    def turns(self, seconds: float, fastest: float) -> int:
+    def turns(self, library: str, seconds: float, fastest: float) -> int:
         """The rounds that a library takes part in: all, but where it is slow beyond interest."""
-        if seconds <= 1 or seconds < HOPELESS * fastest:
-            return self.rounds
-        return max(1, min(self.rounds, int(HOPELESS_BUDGET / seconds)))
+        hopeless = seconds > 1 and seconds > HOPELESS * fastest
+        if library in LIBRARIES and (library not in CLOSE or hopeless):
+            return max(1, min(self.rounds, FEW_ROUNDS, math.ceil(FEW_SECONDS / seconds)))
+        return self.rounds
 
 
 def blank(library: Library, case: Case) -> Row:
@@ -153,49 +197,81 @@ def check(library: Library, case: Case, true: Arrays) -> Row:
     try:
         with np.load(arrays) as found:
             row["errors"], wrong = compare(case, dict(found), true)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         return row | {"status": "error", "message": f"its arrays cannot be read: {error}"}
     arrays.unlink()
     if wrong:
         return row | {"status": "wrong", "message": "; ".join(wrong)}
+    if case.recurrent_dropout:
+        drawn = library.ask(do="draw", case=case)
+        if drawn["status"] != "ok":
+            return row | {"status": drawn["status"], "message": drawn["message"]}
     row |= {"status": "ok", "prepared": answer["prepared"], "first_call": answer["first"]}
     return row | {"seconds": answer["second"], "rounds": {}}
 
 
-def measure(cases: list[Case], libraries: list[Library], pace: Pace) -> list[Row]:
-    """Rows of cases that belong together. Each is right before the first of them is timed."""
+def measure(
+    cases: list[Case], libraries: list[Library], pace: Pace, left_out: Collection[tuple[str, str]]
+) -> list[Row]:
+    """Rows of cases that belong together. Each is right before the first of them is timed.
+
+    left_out: (library, case's id), which have no row.
+    """
     for library in libraries:
         library.revive()
         library.ask(do="forget")
     rows = []
     for case in cases:
         true = truth(case)
-        rows += [(library, case, check(library, case, true)) for library in libraries]
+        for library in libraries:
+            if (library.name, case.id) not in left_out:
+                row = check(library, case, true)
+                rows.append((library, case, row))
+                if library.revive():
+                    prepare_again(library, rows)
     turns = [turn for turn in rows if turn[2]["status"] == "ok"]
+    # A library's cases one after the other: a variant within the same seconds as the plain layer.
+    turns.sort(key=lambda turn: libraries.index(turn[0]))
     fastest = {}
     for _, case, row in turns:
         fastest[case] = min(row["seconds"], fastest.get(case, np.inf))
+    before = None
     # Round 0 is thrown away: a second call is often slow, and would decide how many are made.
     for number in range(pace.rounds + 1):
         # Every other round backwards, so that nobody always comes behind the same neighbour.
         for library, case, row in turns[:: -1 if number % 2 else 1]:
-            slow = row["seconds"] > SLOW
-            left_out = number > pace.turns(row["seconds"], fastest[case])
-            if row["status"] != "ok" or left_out or (slow and number == 0):
+            seconds = row["seconds"]
+            slow = seconds > SLOW
+            late = number > pace.turns(library.name, seconds, fastest[case])
+            if row["status"] != "ok" or late or (slow and number == 0):
                 continue
+            if before not in (None, library):
+                time.sleep(REST)
+            before = library
+            repeats = pace.repeats(library.name, seconds) if number else 3
+            warm_up = 0.0 if slow else pace.warm_up
             answer = library.ask(
-                do="time",
-                case=case,
-                warm_up=0 if slow else 1,
-                repeats=pace.repeats(library.name, row["seconds"]) if number else 3,
-            )
+                60 + 20 * (repeats * seconds + warm_up),
+                do="time", case=case, warm_up=warm_up, repeats=repeats,
+            )  # fmt: skip
             if answer["status"] != "ok":
-                row.update(status="error", message=answer["message"])
+                row.update(status="error", message=f"in round {number}: {answer['message']}")
+                if library.revive():
+                    prepare_again(library, rows)
             elif number:
                 row["rounds"][number] = answer["times"]
             else:
                 row["seconds"] = float(np.median(answer["times"]))
     return [summary(row, pace.rounds) for _, _, row in rows]
+
+
+def prepare_again(library: Library, rows: list[tuple[Library, Case, Row]]) -> None:
+    """In a new process, the cases that had been right in the one that died."""
+    for other, case, row in rows:
+        if other is library and row["status"] == "ok":
+            again = check(library, case, truth(case))
+            if again["status"] != "ok":
+                row.update(status="error", message=f"in a new process: {again['message']}")
 
 
 def summary(row: Row, rounds: int) -> Row:

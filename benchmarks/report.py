@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterable
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks import floors, plots
 from benchmarks.cases import (
@@ -29,21 +29,31 @@ from benchmarks.cases import (
 
 Row = dict[str, Any]
 Run = dict[str, Any]
-SHORT = {"missing": "not installed", "unsupported": "–", "wrong": "**wrong**", "error": "**error**"}
+SHORT = {
+    "missing": "not installed", "unsupported": "–", "too slow": "too slow", "wrong": "**wrong**",
+    "error": "**error**",
+}  # fmt: skip
+TOO_HIGH = 0.97  # of a floor: who takes less shows that it is none
 
 
 def write(folder: Path, about: dict[str, Any], runs: list[Run]) -> list[Path]:
     """Write the files, each whole or not at all, and give their paths."""
     name = about["name"]
-    about = {**about, "runs": len(runs)}
     rows = combined(run["cases"] for run in runs)
-    targets = [v for target in TARGETS for v in judge(target, about["threads"], runs)]
-    growth = exponents(rows, QUICK_GROWTH if about["quick"] else GROWTH, about["threads"])
     floor = lowest_floors(runs)
-    content = {**about, "results": runs, "targets": targets, "growth": growth}
-    numbers = folder / f"{name}.json"  # first: the rest can be made again from it
-    replace(numbers, json.dumps(content, indent=1, allow_nan=False).encode())
-    pictures = plots.draw(about, rows, floor, growth)
+    runs = [run | {"floors": floor} for run in runs]
+    targets = []
+    if about["device"] == "cpu" and about["threads"] == 2:  # which they are about
+        targets = [v for target in TARGETS for v in judge(target, about["threads"], runs)]
+    growth = exponents(rows, QUICK_GROWTH if about["quick"] else GROWTH, about["threads"])
+    found = {"targets": targets, "growth": growth}
+    numbers = save(folder, about, runs, complete=True, **found)  # the rest can be made from it
+    about = {**about, "runs": len(runs)}
+    try:
+        pictures = plots.draw(about, rows, floor, growth)
+    except Exception as error:  # the numbers have taken an hour
+        pictures = {}
+        about = {**about, "no plots": f"{type(error).__name__}: {error}"}
     text = markdown(about, runs, rows, floor, targets, growth, [f"{name}{p}.png" for p in pictures])
     paths = {folder / f"{name}.md": text.encode()}
     for suffix in plots.SUFFIXES:
@@ -55,6 +65,16 @@ def write(folder: Path, about: dict[str, Any], runs: list[Run]) -> list[Path]:
     for path, written in paths.items():
         replace(path, written)
     return [numbers, *paths]
+
+
+def save(
+    folder: Path, about: dict[str, Any], runs: list[Run], *, complete: bool, **more: Any
+) -> Path:
+    """Write NAME.json: after each set of cases too, so that a run that is stopped has left them."""
+    content = {**about, "runs": len(runs), "complete": complete, "results": runs, **more}
+    path = folder / f"{about['name']}.json"
+    replace(path, json.dumps(content, indent=1, allow_nan=False).encode())
+    return path
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -100,79 +120,140 @@ def fastest_peer(of_case: dict[str, Row]) -> Row | None:
     return min(peers, key=lambda row: row["median"], default=None)
 
 
-def measured(target: Target, case: Case, run: Run) -> tuple[float, float, str] | None:
-    """One run's ratio, the limit on it and what it is against; None where something is missing."""
+class Measured(NamedTuple):
+    """One run's ratio in a case of a target, the limit on it, and what it is against.
+
+    note: what keeps a verdict from being "met", where something does.
+    """
+
+    ratio: float
+    limit: float
+    against: str
+    note: str = ""
+
+
+def peers(rows: Iterable[Row], case: Case) -> tuple[int, int]:
+    """How many peers have been right and timed, and how many can do the case."""
+    found = {
+        r["library"]: r["status"]
+        for r in rows
+        if r["case"] == case.id and r["library"] != OURS and r["status"] != "unsupported"
+    }
+    absent = [name for name in LIBRARIES if name != OURS and name not in _named(rows)]
+    return sum(s == "ok" for s in found.values()), len(found) + len(absent)
+
+
+def _named(rows: Iterable[Row]) -> set[str]:
+    return {row["library"] for row in rows}
+
+
+def measured(target: Target, case: Case, run: Run) -> Measured | None:
+    """What one run says of a target; None where something is missing."""
     if target.against == "memory":
         peaks = {library: row["peak"] for library, row in timed(run["memory"], case).items()}
         if OURS not in peaks or not peaks.get(BASELINE):
             return None
-        return peaks[OURS] / peaks[BASELINE], target.at_most, BASELINE
+        return Measured(peaks[OURS] / peaks[BASELINE], target.at_most, BASELINE)
     of_case = timed(run["cases"], case)
-    ours = of_case.get(OURS)
+    ours = of_case.pop(OURS, None)
     if ours is None:
         return None
     if target.against == "floor":
         floor = run["floors"].get(case.id)
-        return floor and (ours["median"] / floor["seconds"], target.at_most, f"{floor['by']}")
-    if target.against == "peer":
-        peer = fastest_peer(of_case)
-        if peer is None:
+        if not floor:
             return None
-        limit = target.at_most
-        if peer["library"] == BASELINE and target.at_most_torch is not None:
-            limit = target.at_most_torch
-        return largest_ratio(ours, peer), limit, peer["library"]
+        least = min(row["median"] for row in (ours, *of_case.values())) / floor["seconds"]
+        note = f"floor too high: {least:.2f}" if least < TOO_HIGH else ""
+        return Measured(ours["median"] / floor["seconds"], target.at_most, floor["by"], note)
+    if target.against == "peer":
+        found = []
+        for name, peer in of_case.items():
+            torch_limit = target.at_most_torch if name == BASELINE else None
+            limit = target.at_most if torch_limit is None else torch_limit
+            found.append(Measured(largest_ratio(ours, peer), limit, name))
+        return max(found, key=lambda each: each.ratio / each.limit, default=None)
     if target.against in LIBRARIES:
         other = of_case.get(target.against)
-        return other and (largest_ratio(ours, other), target.at_most, target.against)
+        return other and Measured(largest_ratio(ours, other), target.at_most, target.against)
     plain = timed(run["cases"], case.plain).get(OURS)
     times = f"{target.times} × " if target.times > 1 else ""
-    return plain and (
+    return plain and Measured(
         largest_ratio(ours, plain) / target.times, target.at_most, f"{times}{OURS}, plain"
-    )  # fmt: skip
+    )
 
 
 def judge(target: Target, threads: int, runs: list[Run]) -> list[dict[str, Any]]:
-    """Each case of a target: every run's ratio, and the verdict on the worst of them."""
+    """Each case of a target: every run's ratio, and the verdict on the worst of them.
+
+    met is None where nothing was measured; a wrong result or an error of ours is not met.
+    """
     verdicts = []
     for case in target.cases:
         case = case._replace(threads=threads)  # noqa: PLW2901
-        found = [measured(target, case, run) for run in runs]
+        table = "memory" if target.against == "memory" else "cases"
+        failed = [
+            row["status"]
+            for run in runs
+            for row in run[table]
+            if row["library"] == OURS
+            and row["case"] in (case.id, case.plain.id)
+            and row["status"] in ("wrong", "error", "too slow")
+        ]
+        known = [m for m in (measured(target, case, run) for run in runs) if m is not None]
         verdict: dict[str, Any] = {
             "target": target.text, "case": case.id, "shape": list(case.shape), "mode": case.mode,
             "at_most": target.at_most, "ratio": None, "runs": None, "against": None, "met": None,
+            "note": "",
         }  # fmt: skip
-        known = [each for each in found if each is not None]
-        if known and len(known) == len(found):
-            value, limit, against = max(known, key=lambda each: each[0] / each[1])
+        if failed:
+            verdict |= {"met": False, "note": failed[0]}
+        elif known and len(known) == len(runs):
+            worst = max(known, key=lambda each: each.ratio / each.limit)
+            note = next((each.note for each in known if each.note), "")
             verdict |= {
-                "at_most": limit,
-                "ratio": value,
-                "runs": [value for value, _, _ in known],
-                "against": against,
-                "met": value <= limit,
+                "at_most": worst.limit,
+                "ratio": worst.ratio,
+                "runs": [each.ratio for each in known],
+                "against": worst.against,
+                "met": worst.ratio <= worst.limit and not note,
+                "note": note,
             }
+            if target.against == "peer":
+                there, able = peers(runs[0]["cases"], case)
+                verdict["note"] = "" if there == able else f"of {there} of {able} peers"
         verdicts.append(verdict)
     return verdicts
 
 
 def combined(tables: Iterable[list[Row]]) -> list[Row]:
-    """One table of all runs: medians of their medians, their rounds one after the other."""
-    found: dict[tuple[str, str, bool], list[Row]] = {}
-    for table in tables:
+    """One table of all runs: medians of their medians, their rounds one after the other.
+
+    A library that failed in some runs shows the others, and in ``message`` how it failed.
+    """
+    found: dict[tuple[str, str, bool], dict[int, Row]] = {}
+    count = 0
+    for number, table in enumerate(tables):
+        count = number + 1
         for row in table:
             key = (row["case"], row["library"], row.get("growth", False))
-            found.setdefault(key, []).append(row)
+            found.setdefault(key, {})[number] = row
     rows = []
     for each in found.values():
-        row = next((r for r in each if r["status"] != "ok"), each[0])
-        if row["status"] == "ok":
-            row = row | {"errors": worst_errors(each)}
+        fine = {number: row for number, row in each.items() if row["status"] == "ok"}
+        bad = [row for row in each.values() if row["status"] != "ok"]
+        row = next(iter((fine or each).values()))
+        if fine:
+            row = row | {"errors": worst_errors(list(fine.values()))}
             for name in ("median", "imported", "prepared", "first_call", "second_call", "peak"):
                 if name in row:
-                    row[name] = statistics.median(r[name] for r in each)
+                    row[name] = statistics.median(r[name] for r in fine.values())
             if "round_medians" in row:
-                row["round_medians"] = [m for r in each for m in r["round_medians"]]
+                none = [None] * len(row["round_medians"])
+                rounds = [fine[n]["round_medians"] if n in fine else none for n in range(count)]
+                row["round_medians"] = [median for some in rounds for median in some]
+            if bad:
+                row["failed"] = f"{bad[0]['status']} in {len(bad)} of {len(each)} runs"
+                row["message"] = bad[0]["message"]
         rows.append(row)
     return rows
 
@@ -287,9 +368,11 @@ def target_table(targets: list[dict[str, Any]]) -> str:
     for v in judged:
         body.append(
             [
-                v["target"], v["mode"], times_sign(v["shape"]), v["against"],
-                ", ".join(f"{value:.3f}" for value in v["runs"]), f"{v['ratio']:.3f}",
-                f"{v['at_most']:g}", "met" if v["met"] else "**not met**",
+                v["target"], v["mode"], times_sign(v["shape"]), v["against"] or "",
+                ", ".join(f"{value:.3f}" for value in v["runs"] or ()),
+                "" if v["ratio"] is None else f"{v['ratio']:.3f}",
+                f"{v['at_most']:g}",
+                ("met" if v["met"] else "**not met**") + (f" ({v['note']})" if v["note"] else ""),
             ]
         )  # fmt: skip
     count = sum(v["met"] for v in judged)
@@ -361,9 +444,10 @@ def listed(rows: list[Row], statuses: tuple[str, ...]) -> list[str]:
     """What did not go: a line a library and message."""
     found: dict[str, list[str]] = {}
     for row in rows:
-        if row["status"] in statuses:
-            where = f", {row['case']}" if row["status"] in ("wrong", "error") else ""
-            line = f"- {row['library']}{where}, {row['status']}: {row['message']}"
+        status = row.get("failed") or row["status"]
+        if status.partition(" in ")[0] in statuses:
+            where = "" if status in ("missing", "unsupported") else f", {row['case']}"
+            line = f"- {row['library']}{where}, {status}: {row['message']}"
             found.setdefault(line, [])
     return list(found)
 
@@ -389,6 +473,14 @@ def markdown(
         f"runs: {about['runs']}, of {about['rounds']} rounds; {about['date']}.",
         ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
     ]
+    if source := about.get("source"):
+        parts.append(", ".join(f"{name} {value}" for name, value in source.items()) + ".")
+    spent = [
+        f"{run['minutes']:.0f} min, {run['steal']:.1%} stolen" for run in runs if "minutes" in run
+    ]
+    if spent:
+        load = about["machine"]["load"]
+        parts.append(f"Load before: {load:.2f}. By run: {'; '.join(spent)}.")
     if native := about["libraries"].get(OURS, {}).get("native"):
         parts.append(f"kerasish_lstm's native engine: {native}.")
     if about["quick"]:
@@ -397,16 +489,22 @@ def markdown(
         "## Targets",
         "They are about shapes that a quick run leaves out."
         if about["quick"]
-        else "The verdict is on the largest ratio of the runs.\n\n" + target_table(targets),
+        else "They are about a CPU with two threads."
+        if about["device"] != "cpu" or about["threads"] != 2
+        else "The verdict is on the largest ratio of the runs, against each peer with its own "
+        "limit.\n\n" + target_table(targets),
         "## Times",
         "Median milliseconds of a call and, in parentheses, the ratio to torch.nn.LSTM in the same "
         "row (of the medians of each round, the median over the rounds): above 1 is slower. "
-        "Shapes are B×T×F×H; training is forward and backward to the weights; plain is the layer "
-        "with Keras's defaults in float32. torch.nn.LSTM runs a right mask over a packed sequence.",
+        "Shapes are B×T×F×H; training is forward and backward to the weights, which are others "
+        "at each step; plain is the layer with Keras's defaults in float32. torch.nn.LSTM runs a "
+        "right mask over a packed sequence or over the padding, as is faster. A peer that took "
+        "twice the fastest peer's time in the first run is in no later one.",
         *(f"![{picture}]({picture})" for picture in pictures),
     ]
     if not pictures:
-        parts.append("No plots: matplotlib is not installed, or there was nothing to compare.")
+        why = about.get("no plots", "matplotlib is not installed, or there was nothing to compare")
+        parts.append(f"No plots: {why}.")
     for group in groups:
         cases = cases_of(group, about["threads"], about["quick"])
         if group != "growth" and cases:
@@ -414,7 +512,8 @@ def markdown(
     if runs[0]["peaks"]:
         parts += [
             "## The machine's peaks",
-            "GFLOP/s of torch.mm by dtype, and bandwidths; the floors come from them.",
+            "GFLOP/s of matrix products by dtype (torch.mm, or oneDNN with a packed matrix), and "
+            "bandwidths; the floors come from them.",
             peaks_table(runs),
         ]
     if growth:
@@ -456,6 +555,6 @@ def markdown(
         + ".",
         "\n".join(listed(checked, ("wrong", "error"))),
         "## Left out",
-        "\n".join(listed(checked, ("missing", "unsupported"))) or "Nothing.",
+        "\n".join(listed(checked, ("missing", "unsupported", "too slow"))) or "Nothing.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

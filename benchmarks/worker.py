@@ -1,7 +1,8 @@
 """One library in a process of its own, driven by the parent: a line of JSON in, a line out.
 
     {"do": "prepare", "case": [...], "arrays": PATH}  run twice; write output() to PATH (.npz)
-    {"do": "time", "case": [...], "repeats": n, "warm_up": m}   m untimed calls, then n timed ones
+    {"do": "draw", "case": [...]}   from now on dropout masks of its own
+    {"do": "time", "case": [...], "repeats": n, "warm_up": s}   s seconds untimed, then n calls
     {"do": "memory", "case": [...]}   one call; the peak of memory above what was held before it
     {"do": "forget"}   drop all that was prepared
     {"do": "stop"}
@@ -79,6 +80,10 @@ def prepare_device():
     return torch.cuda.synchronize
 
 
+class TooSlow(Exception):
+    """A call that nobody would wait for again."""
+
+
 def resident(key: str) -> int:
     """VmRSS or VmHWM (the highest so far), in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -103,11 +108,26 @@ def peak_memory(call, *arguments) -> int:
 
 
 def serve(requests, answers, implementation: str) -> None:
+    def draw(case, state) -> None:
+        """Let the library draw its own masks, twice: then what it compiles is compiled."""
+        given = dict(zip(result_names(case), module.output(state), strict=False))
+        module.draw_own_masks(state)
+        for _ in range(2):
+            seconds(state, change=False)
+        drawn = dict(zip(given, module.output(state), strict=True))
+        for name, array in drawn.items():
+            assert array.shape == given[name].shape and array.dtype == given[name].dtype, name
+            assert np.isfinite(array).all(), f"{name} is not finite with masks of its own"
+        assert (drawn["output"] != given["output"]).any(), "it draws no masks of its own"
+
     def answer(**values) -> None:
         answers.write(json.dumps(values) + "\n")
         answers.flush()
 
-    def seconds(state) -> float:
+    def seconds(state, change=True) -> float:
+        """Of one call; before it, as between the steps of a training, other weights."""
+        if change and hasattr(module, "between"):
+            module.between(state)
         synchronize()
         start = time.perf_counter()
         module.run(state)
@@ -143,27 +163,30 @@ def serve(requests, answers, implementation: str) -> None:
         case = Case(*request["case"])
         try:
             if request["do"] == "prepare":
+                arrays = data(case)
                 start = time.perf_counter()
-                state = module.prepare(case, data(case))
+                state = module.prepare(case, arrays)
                 prepared = time.perf_counter() - start
-                first = seconds(state)
+                first = seconds(state, change=False)
                 if first > PATIENCE:
-                    raise NotImplementedError(f"one call took {first:.0f} s: not gone on with")
+                    raise TooSlow(f"one call took {first:.0f} s: not gone on with")
                 # The second call's numbers are the ones checked: a gradient that adds up from
                 # call to call is right the first time.
-                second = seconds(state)
-                found = zip(result_names(case), module.output(state), strict=False)
-                np.savez(request["arrays"], **dict(found))
-                if case.recurrent_dropout:
-                    module.draw_own_masks(state)
+                second = seconds(state, change=False)
+                found = dict(zip(result_names(case), module.output(state), strict=False))
+                np.savez(request["arrays"], **found)
                 states[case] = state
                 answer(status="ok", prepared=prepared, first=first, second=second)
+            elif request["do"] == "draw":
+                draw(case, states[case])
+                answer(status="ok")
             elif request["do"] == "memory":
                 state = states[case]
                 answer(status="ok", peak=peak_memory(seconds, state))
             else:
                 state = states[case]
-                for _ in range(request["warm_up"]):
+                end = time.perf_counter() + request["warm_up"]
+                while time.perf_counter() < end:
                     seconds(state)
                 gc.collect()
                 gc.disable()
@@ -172,6 +195,8 @@ def serve(requests, answers, implementation: str) -> None:
                 finally:
                     gc.enable()
                 answer(status="ok", times=times)
+        except TooSlow as error:
+            answer(status="too slow", message=str(error))
         except NotImplementedError as error:
             answer(status="unsupported", message=str(error))
         except Exception as error:  # one library's failure is a row in the report, not its end

@@ -13,7 +13,7 @@ os.environ["KERAS_TORCH_DEVICE"] = DEVICE
 import torch
 
 from benchmarks.implementations.keras_layers import build
-from benchmarks.implementations.torch_lstm import array, tensor
+from benchmarks.implementations.torch_lstm import array, change, tensor
 
 
 def prepare(case, data):
@@ -27,6 +27,10 @@ def prepare(case, data):
 
 def draw_own_masks(state):
     del state.layer.cell.get_recurrent_dropout_mask
+
+
+def between(state):
+    change([variable.value for variable in state.layer.trainable_variables], state.case)
 
 
 def run(state):

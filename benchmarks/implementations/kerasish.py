@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import torch
 
 from benchmarks.cases import DEVICE
-from benchmarks.implementations.torch_lstm import array, tensor
+from benchmarks.implementations.torch_lstm import array, change, tensor
 from kerasish_lstm import LSTM, Bidirectional, DropoutMasks, StackedLSTM
 
 
@@ -45,6 +45,10 @@ def prepare(case, data):
 
 def draw_own_masks(state):
     state.options = {}
+
+
+def between(state):
+    change(state.layer.parameters(), state.case)
 
 
 def run(state):

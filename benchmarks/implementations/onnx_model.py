@@ -35,7 +35,7 @@ def build(case, data):
         inputs.append(helper.make_tensor_value_info("lengths", TensorProto.INT32, [case.B]))
     constants = []
 
-    def lstm(source, layers, name):
+    def lstm(source, layers, name, sequence=""):
         directions = len(layers)
         for part, arrays in zip("WRB", zip(*layers, strict=True), strict=True):
             stacked = np.stack([by_gate(a) for a in arrays])  # (directions, 4H, ...)
@@ -53,19 +53,19 @@ def build(case, data):
         parts = [f"{name}_W", f"{name}_R", f"{name}_B"]
         nodes.append(
             helper.make_node(
-                "LSTM", [source, *parts, lengths], [f"{name}_Y", f"{name}_Y_h"],
+                "LSTM", [source, *parts, lengths], [sequence, f"{name}_Y_h"],
                 hidden_size=case.H, **options,
             )
         )  # fmt: skip
-        return f"{name}_Y", f"{name}_Y_h"
+        return f"{name}_Y_h"
 
     if case.structure == "stack":
-        sequence, _ = lstm("steps", layers[:1], "lower")
+        lstm("steps", layers[:1], "lower", "sequence")
         constants.append(numpy_helper.from_array(np.array([1]), "axes"))
-        nodes.append(helper.make_node("Squeeze", [sequence, "axes"], ["between"]))
-        _, last = lstm("between", layers[1:], "upper")
+        nodes.append(helper.make_node("Squeeze", ["sequence", "axes"], ["between"]))
+        last = lstm("between", layers[1:], "upper")
     else:
-        _, last = lstm("steps", layers, "lstm")
+        last = lstm("steps", layers, "lstm")
     width = case.H * (2 if case.structure == "bidirectional" else 1)
     constants.append(numpy_helper.from_array(np.array([case.B, width]), "shape"))
     nodes += [

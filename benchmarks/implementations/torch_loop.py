@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import torch
 from torch.nn.functional import hardsigmoid
 
-from benchmarks.implementations.torch_lstm import array, tensor
+from benchmarks.implementations.torch_lstm import array, change, tensor
 
 
 def lstm(case, weights, x, mask, dropout):
@@ -60,6 +60,10 @@ def prepare(case, data):
 
 def draw_own_masks(state):
     state.dropout = None
+
+
+def between(state):
+    change(state.weights, state.case)
 
 
 def run(state):
