@@ -74,10 +74,12 @@ class BuildNative(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         wish = os.environ.get("KERASISH_LSTM_BUILD", "")
+        library = Path(self.get_ext_fullpath(ext.name))
+        library.unlink(missing_ok=True)  # an older one would be taken for this one
         if wish == "0":
             return
         try:
-            build(Path(self.get_ext_fullpath(ext.name)), Path(self.build_temp), [])
+            build(library, Path(self.build_temp), [])
         except (OSError, subprocess.CalledProcessError) as error:
             if wish == "1":
                 raise
@@ -88,6 +90,7 @@ class BuildNative(build_ext):
             )
 
     def copy_extensions_to_source(self) -> None:
+        (SOURCES / "engine.so").unlink(missing_ok=True)
         if any(Path(path).exists() for path in self.get_outputs()):
             super().copy_extensions_to_source()
 

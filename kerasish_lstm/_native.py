@@ -32,7 +32,7 @@ from .activations import Function
 from .config import LSTMConfig
 
 DTYPES = {torch.float32: 4, torch.float64: 8}
-INTERFACE = 2  # of native/lstm.h, as its KL_INTERFACE
+INTERFACE = 3  # of native/lstm.h, as its KL_INTERFACE
 _STALE, _NO_MEMORY = 1, 2
 _REINSTALL = "reinstall: KERASISH_LSTM_BUILD=1 pip install --force-reinstall --no-deps ."
 
@@ -74,8 +74,8 @@ def _fields(declared: str) -> list[tuple[str, Any]]:
 
 class Forward(ctypes.Structure):
     _fields_ = _fields(
-        "B T F H w_ih* w_hh* b_ih* b_hh* pack* x* x_row x_step mask* mask_row mask_step h0* c0* "
-        "x_drop* h_drop* h_drop_gates hs* hs_row hs_step gates* cs* h_end* c_end* "
+        "B T F H w_ih* w_hh* b_ih* b_hh* pack* fresh x* x_row x_step mask* mask_row mask_step "
+        "h0* c0* x_drop* h_drop* h_drop_gates hs* hs_row hs_step gates* cs* h_end* c_end* "
         "activation recurrent_activation reverse threads"
     )
 
@@ -350,13 +350,24 @@ class Quick:
         b_ih = None if b_hh is None else weights.get("bias_ih_l0")
         if not (type(x) is Tensor and type(w_ih) is type(w_hh) is Parameter):
             return None
-        if not (x.is_cpu and w_ih.is_cpu and x.dtype is w_ih.dtype is self._dtype and x.ndim == 3):
+        if not (
+            x.is_cpu
+            and w_ih.is_cpu
+            and w_hh.is_cpu
+            and x.dtype is w_ih.dtype is self._dtype
+            and x.ndim == 3
+        ):
             return None
         if not (x.is_contiguous() and w_ih.is_contiguous() and w_hh.is_contiguous()):
             return None
         batch, steps, features = x.shape
         of_ih, of_hh, of_b = self._shapes
-        if features != of_ih[1] or not steps or x.is_neg() or why_not_library() is not None:
+        if (
+            features != of_ih[1]
+            or not steps
+            or any(t.is_neg() for t in (x, w_ih, w_hh))
+            or why_not_library() is not None
+        ):
             return None
         if w_ih.shape != of_ih or w_hh.shape != of_hh or w_hh.dtype is not self._dtype:
             return None
@@ -366,6 +377,7 @@ class Quick:
             and b_ih.dtype is b_hh.dtype is self._dtype
             and b_ih.is_contiguous()
             and b_hh.is_contiguous()
+            and b_ih.is_cpu
             and b_hh.is_cpu
         ):
             return None
@@ -383,6 +395,7 @@ class Quick:
             or w_ih.requires_grad
             or w_hh.requires_grad
             or (b_ih is not None and b_ih.requires_grad)
+            or (b_hh is not None and b_hh.requires_grad)
         ):
             saved = Saved.of(x, units)
             one.hs, one.hs_row, one.hs_step = saved.hs.data_ptr(), units, batch * units
@@ -454,7 +467,7 @@ class Prepared:
         self.wide, self.pack = DTYPES[x.dtype], pack
         self.arguments = Forward(
             batch, steps, features, units, *map(pointer, weights),
-            pointer(memory), x.data_ptr(), x.stride(0), x.stride(1),
+            pointer(memory), 0, x.data_ptr(), x.stride(0), x.stride(1),
             pointer(mask), *((0, 0) if mask is None else mask.stride()),
             pointer(h), pointer(c), pointer(gated),
             pointer(dropped), 0 if dropped is None else (4 if dropped.ndim == 3 else 1),
@@ -480,7 +493,7 @@ def packed(pack: Pack, wide: int, call: Forward) -> Tensor:
     memory = torch.empty(size, dtype=torch.uint8, device="cpu")
     given = _Weights(call.F, call.H, call.w_ih, call.w_hh, call.b_ih, call.b_hh, call.threads)
     engine.kl_pack(wide, ctypes.byref(given), memory.data_ptr())
-    pack.memory, call.pack = memory, memory.data_ptr()
+    pack.memory, call.pack, call.fresh = memory, memory.data_ptr(), 1
     return memory
 
 
@@ -494,7 +507,7 @@ def run_forward(*calls: Prepared) -> None:
     if status == _STALE:
         for number, call in enumerate(calls):
             call.pack_again()
-            array[number].pack = call.arguments.pack
+            array[number] = call.arguments
         status = engine.kl_run_forward(wide, array, len(calls))
     check(status)
 
@@ -503,6 +516,4 @@ def check(status: int) -> None:
     if status == _NO_MEMORY:
         raise MemoryError("kerasish_lstm's native engine got no memory for its working state.")
     if status:
-        raise RuntimeError(
-            "kerasish_lstm's native engine: the weights were written while they were read."
-        )
+        raise RuntimeError(f"kerasish_lstm's native engine gave the unknown status {status}.")

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import _C, Tensor
 
+from ._dropout import DropoutMasks
 from ._engines import NATIVE_ACTIVATIONS, LSTMState, TorchLSTM, input_product, lstm_step
 from ._native import (
     DTYPES,
@@ -26,6 +27,7 @@ from ._native import (
     run_forward,
     threads,
     unit_stride,
+    why_not_now,
 )
 
 _CHUNK = 2**23  # bytes of dz at a time
@@ -67,11 +69,15 @@ def native(*calls: Call) -> list[tuple[Tensor | None, LSTMState]]:
         saved = None
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
             saved = Saved.of(call.x, call.lstm.weight_hh_l0.shape[1])
+        recurrence = call.recurrence
+        if saved is not None and recurrence.mask is not None:
+            # The caller may write to it before the backward, as to what torch has copied.
+            recurrence = recurrence._replace(mask=recurrence.mask.clone())
         with torch.no_grad():
-            one = Prepared(call.x, h, c, call.weights, call.pack, call.recurrence, saved)
+            one = Prepared(call.x, h, c, call.weights, call.pack, recurrence, saved)
         prepared.append(one)
         if saved is not None:
-            traced.append(Traced(inputs, call.recurrence, saved, one.end))
+            traced.append(Traced(inputs, recurrence, saved, one.end))
     run_forward(*prepared)
     if len(traced) == len(calls):
         return differentiable(*traced)
@@ -102,7 +108,7 @@ def differentiable(*calls: Traced) -> list[tuple[Tensor | None, LSTMState]]:
     return results
 
 
-_INPUTS = 7  # of a call
+_INPUTS, _KEPT = 7, 5  # of a call: its inputs; and Saved, and its dropout masks
 
 
 def _by_call(values: Sequence[Any], count: int) -> list[Sequence[Any]]:
@@ -116,29 +122,55 @@ class NativeFunction(torch.autograd.Function):
     def forward(ctx: Any, calls: tuple[Traced, ...], *inputs: Tensor | None) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         ctx.calls = [call.recurrence for call in calls]
-        ctx.save_for_backward(*inputs, *(t for call in calls for t in call.saved))
+        kept = [t for call in calls for t in (*call.saved, *call.recurrence.dropout)]
+        ctx.save_for_backward(*inputs, *kept)
         return tuple(t for call in calls for t in (call.saved.hs, *call.end))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        wanted = _by_call(ctx.needs_input_grad[1:], _INPUTS)
+        wanted, count = _by_call(ctx.needs_input_grad[1:], _INPUTS), len(ctx.calls)
         tensors = ctx.saved_tensors
-        inputs = _by_call(tensors[: _INPUTS * len(ctx.calls)], _INPUTS)
-        saved = [Saved(*some) for some in _by_call(tensors[_INPUTS * len(ctx.calls) :], 3)]
-        given = _by_call(gradients, 3)
-        found: list[list[Tensor | None]] = [[None] * _INPUTS for _ in ctx.calls]
-        asked = [n for n, some in enumerate(given) if any(d is not None for d in some)]
-        if torch.is_grad_enabled():
-            for n in asked:
-                found[n] = _by_torch(inputs[n], wanted[n], given[n], ctx.calls[n])
+        inputs = _by_call(tensors[: _INPUTS * count], _INPUTS)
+        kept = _by_call(tensors[_INPUTS * count :], _KEPT)
+        found: list[list[Tensor | None]] = [[None] * _INPUTS] * count
+        asked = []
+        for n, (call, given) in enumerate(zip(ctx.calls, _by_call(gradients, 3), strict=True)):
+            if any(d is not None for d in given):
+                call = call._replace(dropout=DropoutMasks(*kept[n][3:]))  # noqa: PLW2901
+                asked.append((n, (inputs[n], wanted[n], given, Saved(*kept[n][:3]), call)))
+        compute = _gradients_apart if torch.compiler.is_compiling() else _gradients
+        if torch.is_autocast_enabled("cpu"):  # of the backward: the forward knew none
+            with torch.autocast("cpu", enabled=False):
+                results = compute([one for _, one in asked])
         else:
-            parts = [
-                _Backward(inputs[n], wanted[n], given[n], saved[n], ctx.calls[n]) for n in asked
-            ]
-            _run_backward(parts)
-            for n, part in zip(asked, parts, strict=True):
-                found[n] = part.results
+            results = compute([one for _, one in asked])
+        for (n, _), result in zip(asked, results, strict=True):
+            found[n] = result
         return (None, *(gradient for some in found for gradient in some))
+
+
+Asked = tuple[Sequence[Any], Sequence[bool], Sequence[Tensor | None], Saved, Recurrence]
+
+
+def _gradients(asked: Sequence[Asked]) -> list[list[Tensor | None]]:
+    """Of each call, from its inputs, which of them need one, and the gradients of its results.
+
+    By operators of torch where the result is to be differentiated again, or a transform of torch
+    (batched gradients, say) must see them.
+    """
+    again = torch.is_grad_enabled()
+    batched = any(
+        d is not None and _C._functorch.is_legacy_batchedtensor(d) for one in asked for d in one[2]
+    )
+    if again or batched or why_not_now() is not None:
+        return [_by_torch(*one[:3], one[4], again=again) for one in asked]
+    parts = [_Backward(*one) for one in asked]
+    _run_backward(parts)
+    return [part.results for part in parts]
+
+
+# Of compiled autograd's graphs it stays out; not always, for that takes 40 µs a call.
+_gradients_apart = torch.compiler.disable(_gradients)  # type: ignore[no-untyped-call]
 
 
 class _Rows(NamedTuple):
@@ -162,10 +194,7 @@ class _Rows(NamedTuple):
 
 
 class _Backward:
-    """The backward of one call: the engine's arguments, and the gradients, which grow by chunks.
-
-    results: of x, h, c, w_ih, w_hh, b_ih and b_hh, once all steps are done.
-    """
+    """The backward of one call: the engine's arguments, and the gradients, which grow by chunks."""
 
     def __init__(
         self,
@@ -183,7 +212,9 @@ class _Backward:
         engine, self.wide = functions(), DTYPES[x.dtype]
         dropped, gated = call.dropout.recurrent, call.dropout.input
         self.by_gate = dropped is not None and dropped.ndim == 3
-        dropped = None if dropped is None else dropped.contiguous()
+        dropped, gated = (
+            None if mask is None else mask.resolve_neg().contiguous() for mask in (dropped, gated)
+        )
         size = engine.kl_pack_backward_size(self.wide, units, self.by_gate)
         memory = torch.empty(size, dtype=torch.uint8, device="cpu")
         w_hh = w_hh.resolve_neg().contiguous()
@@ -197,8 +228,9 @@ class _Backward:
         d_hs = None if d_hs is None else unit_stride(d_hs)
         few = batch * steps * 4 * units * (features + units) <= _FEW_SUMS
         self.few = few and dropped is None and gated is None
+        w_ih = w_ih.resolve_neg()
         if self.few:
-            x, w_ih = unit_stride(x), w_ih.resolve_neg().contiguous()
+            x, w_ih = unit_stride(x), w_ih.contiguous()
             h = None if h is None else h.resolve_neg().contiguous()
         self.d_x = d_x = x.new_zeros(x.shape) if wanted[0] else None
         self.d_ih = d_ih = torch.zeros_like(w_ih) if wanted[3] else None
@@ -222,8 +254,16 @@ class _Backward:
         if call.mask is not None and not self.few:  # (T, B), in processing order
             self._active = (call.mask.flip(1) if call.reverse else call.mask).t()
         ends = (dh if wanted[1] else None, dc if wanted[2] else None)
-        biases = (d_bias if one else None for one in wanted[5:])
-        self.results = [d_x, *ends, d_ih, d_hh, *biases]
+        self._biases = wanted[5:]
+        self._others = [d_x, *ends, d_ih, d_hh]
+
+    @property
+    def results(self) -> list[Tensor | None]:
+        """Of x, h, c, w_ih, w_hh, b_ih and b_hh, once all steps are done."""
+        first, second = (self.d_bias if one else None for one in self._biases)
+        if first is not None and second is not None:  # two tensors, as from torch
+            second = second.clone()
+        return [*self._others, first, second]
 
     def begin(self, start: int, stop: int) -> Backward:
         """The arguments for the steps stop - 1 down to start."""
@@ -351,13 +391,16 @@ def _add_by_gate(to: Tensor, dz: Tensor, value: Tensor, rows: _Rows, masks: Tens
             part.addmm_(z.t(), rows.masked(value, mask))
 
 
+@torch.enable_grad()
 def _by_torch(
     inputs: Sequence[Any],
     wanted: Sequence[bool],
     gradients: Sequence[Tensor | None],
     call: Recurrence,
+    *,
+    again: bool,
 ) -> list[Tensor | None]:
-    """The gradients by operators of torch, so that they can be differentiated again."""
+    """The gradients by operators of torch; ``again``: they are to be differentiated."""
     aliases: list[Any] = [t if t is None else t.view_as(t) for t in inputs]
     x, h, c, w_ih, w_hh, b_ih, b_hh = aliases
     batch, steps, _ = x.shape
@@ -371,9 +414,12 @@ def _by_torch(
     z = input_product(one, x, call.dropout.input).unbind(1)  # type: ignore[arg-type]
     hs = []
     for t in order:
-        new = lstm_step(z[t], state, w_hh.t(), *call.functions, call.dropout.recurrent)
-        if mask is not None:
+        begin, on = state, None
+        if mask is not None:  # a masked step is computed from zeros: see scan
             on = mask[:, t].unsqueeze(1)
+            begin = LSTMState(*(s.masked_fill(~on, 0) for s in state))
+        new = lstm_step(z[t], begin, w_hh.t(), *call.functions, call.dropout.recurrent)
+        if on is not None:
             new = LSTMState(*(torch.where(on, n, o) for n, o in zip(new, state, strict=True)))
         state = new
         hs.append(state.h)
@@ -385,7 +431,7 @@ def _by_torch(
             [r for r, _ in given],
             asked,
             [g for _, g in given],
-            create_graph=True,
+            create_graph=again,
             allow_unused=True,
         )
     )

@@ -259,7 +259,7 @@ class Recurrent(Configured, WithLosses):
             tensors += [self.lstm.bias_ih_l0, self.lstm.bias_hh_l0]
         arrays = []
         for tensor in tensors:
-            t = tensor.detach().cpu()
+            t = tensor.detach().cpu().resolve_neg()
             arrays.append((t.float() if t.dtype == torch.bfloat16 else t).numpy())
         return list(relayout(arrays, "torch", "keras"))
 
@@ -425,7 +425,10 @@ class Recurrent(Configured, WithLosses):
         Of one call it may still be kept: on another device, in 16 bits, or within a transform,
         a mode or a compiler of torch; then the fused or the scan engine computes it.
         """
-        return why_not_native(self.config) or why_not_library()
+        lstm = self.lstm
+        hooked = lstm._forward_pre_hooks or lstm._forward_hooks  # a weight_norm or a pruning, say
+        hook = "a hook on its nn.LSTM must run before or after it" if hooked else None
+        return why_not_native(self.config) or why_not_library() or hook
 
     def _engine_now(self) -> str:
         on_cpu = self.lstm.weight_hh_l0.device.type == "cpu"
@@ -445,6 +448,8 @@ class Recurrent(Configured, WithLosses):
         self, x: Tensor, state: LSTMState | None, call: Recurrence, lstm: TorchLSTM | None = None
     ) -> tuple[Tensor | None, LSTMState] | None:
         """The recurrence by the native engine, or None where it cannot."""
+        if self.why_not_native() is not None:  # asked here: a strict export follows no other way
+            return None
         run = self._run_apart if torch.compiler.is_compiling() else self._run_natively
         return run(lstm, x, state, call)
 

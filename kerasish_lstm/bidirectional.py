@@ -252,7 +252,8 @@ class Bidirectional(Configured, WithLosses):
         ]
         found: list[Any] = [None, None]
         ready = [call for call in asked if call is not None]
-        if len(ready) == 2 and layers[0].units == layers[1].units:
+        alike = layers[0].units == layers[1].units
+        if len(ready) == 2 and alike and ready[0].x.dtype == ready[1].x.dtype:
             found = native(*ready)
         else:
             found = [None if call is None else native(call)[0] for call in asked]

@@ -376,6 +376,8 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
         weight = lstm._parameters.get("weight_hh_l0")
         if weight is None or torch.compiler.is_compiling():  # it is computed from something else
             return None
+        if lstm._forward_pre_hooks or lstm._forward_hooks:
+            return None
         known, dtype, quick = self._pack.quick
         if known is not config or dtype is not weight.dtype:
             quick = self._new_quick(weight.dtype)

@@ -162,6 +162,12 @@ void pack_part(void *data, int64_t thread, int64_t threads) {
   const int64_t blocks = parts_of(a.H, lanes<S>);
   const int64_t first = blocks * thread / threads, last = blocks * (thread + 1) / threads;
   for (int64_t block = first; block < last; ++block) pack_block(a, p.pack, block);
+}
+
+template <class S>
+void copy_part(void *data, int64_t thread, int64_t threads) {
+  const Packing<S> &p = *static_cast<const Packing<S> *>(data);
+  const kl_weights &a = *p.a;
   const void *given[4] = {a.w_ih, a.w_hh, a.b_ih, a.b_hh};
   const int64_t sizes[4] = {4 * a.H * a.F, 4 * a.H * a.H, 4 * a.H, 4 * a.H};
   S *copy = p.pack.copy;
@@ -177,9 +183,16 @@ template <class S>
 int pack_forward(const kl_weights &a, void *memory) {
   const Head head = {KL_BYTES, sizeof(S), a.F, a.H, a.b_ih != nullptr, a.b_hh != nullptr, {0, 0}};
   memcpy(memory, &head, sizeof head);
-  Packing<S> packing = {&a, Pack<S>(memory, a.F, a.H)};
-  const bool worth = 4 * a.H * (a.F + a.H) >= WORTH_PACKING;
-  in_parallel(pack_part<S>, &packing, worth ? a.threads : 1);
+  const Pack<S> pack(memory, a.F, a.H);
+  Packing<S> packing = {&a, pack};
+  const int64_t threads = 4 * a.H * (a.F + a.H) >= WORTH_PACKING ? a.threads : 1;
+  in_parallel(copy_part<S>, &packing, threads);
+  // The panels are of the copy: what somebody writes to the weights meanwhile is found later.
+  S *b_ih = pack.copy + 4 * a.H * (a.F + a.H), *b_hh = b_ih + 4 * a.H;
+  const kl_weights copied = {a.F, a.H, pack.copy, pack.copy + 4 * a.H * a.F,
+                             a.b_ih ? b_ih : nullptr, a.b_hh ? b_hh : nullptr, threads};
+  packing.a = &copied;
+  in_parallel(pack_part<S>, &packing, threads);
   return KL_OK;
 }
 
@@ -238,13 +251,20 @@ int64_t *by_length(const uint8_t *mask, int64_t mask_row, int64_t mask_step, int
     return rows;
   }
   int64_t *steps = rows + B, *order = rows + 2 * B;
+  int64_t *place = static_cast<int64_t *>(allocated(sizeof(int64_t) * (T + 2)));
+  if (place == nullptr) {
+    free(rows);
+    return nullptr;
+  }
+  memset(place, 0, sizeof(int64_t) * (T + 2));
   for (int64_t b = 0; b < B; ++b) {
     steps[b] = 0;
     for (int64_t t = 0; t < T; ++t) steps[b] += mask[b * mask_row + t * mask_step] != 0;
-    int64_t at = b;  // insertion, the longest first
-    for (; at > 0 && steps[order[at - 1]] < steps[b]; --at) order[at] = order[at - 1];
-    order[at] = b;
+    ++place[T - steps[b] + 1];
   }
+  for (int64_t n = 0; n <= T; ++n) place[n + 1] += place[n];  // the longest first
+  for (int64_t b = 0; b < B; ++b) order[place[T - steps[b]]++] = b;
+  free(place);
   int64_t *filled = static_cast<int64_t *>(allocated(sizeof(int64_t) * parts));
   if (filled == nullptr) {
     free(rows);
@@ -654,7 +674,7 @@ struct ForwardCall {
 template <class S>
 int forward(const kl_forward *calls, int64_t count) {
   for (int64_t i = 0; i < count; ++i)
-    if (!is_current<S>(calls[i])) return KL_STALE;
+    if (!calls[i].fresh && !is_current<S>(calls[i])) return KL_STALE;
   Team<ForwardCall<S>> team;
   void *memory[MOST_CALLS] = {};
   int result = KL_OK;

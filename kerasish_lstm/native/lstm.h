@@ -27,7 +27,7 @@ extern "C" {
 #endif
 
 /* Raised with every change of what stands here, so that no caller takes a library of another one. */
-enum { KL_INTERFACE = 2 };
+enum { KL_INTERFACE = 3 };
 
 /* Activations, by number. */
 enum {
@@ -55,6 +55,7 @@ typedef struct {
   int64_t B, T, F, H;
   const void *w_ih, *w_hh, *b_ih, *b_hh;
   const void *pack; /* of these weights, by kl_pack */
+  int64_t fresh;    /* whether it was made for this call: it is not compared */
   const void *x;    /* (B, T, F) */
   int64_t x_row, x_step;
   const uint8_t *mask; /* (B, T), 1 where a step counts */

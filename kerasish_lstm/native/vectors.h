@@ -81,7 +81,8 @@ KL_INLINE V<double> scaled(V<double> y, V<double> n_and_magic) {
 }
 
 // Between the smallest and the largest number whose power is one; NaN stays NaN.
-KL_INLINE V<float> exponential(V<float> x) {
+KL_INLINE V<float> exponential(V<float> given) {
+  V<float> x = given;
   x = x > 88.0f ? all(88.0f) : x;
   x = x < -87.0f ? all(-87.0f) : x;
   const float magic = 12582912.0f;  // 1.5 * 2^23
@@ -96,10 +97,11 @@ KL_INLINE V<float> exponential(V<float> x) {
   y = y * r + 1.6666665459e-1f;
   y = y * r + 5.0000001201e-1f;
   y = y * (r * r) + r + 1.0f;
-  return scaled(y, n);
+  return given == given ? scaled(y, n) : given;  // scaled() may make a number of a NaN
 }
 
-KL_INLINE V<double> exponential(V<double> x) {
+KL_INLINE V<double> exponential(V<double> given) {
+  V<double> x = given;
   x = x > 708.0 ? all(708.0) : x;
   x = x < -708.0 ? all(-708.0) : x;
   const double magic = 6755399441055744.0;  // 1.5 * 2^52
@@ -115,7 +117,7 @@ KL_INLINE V<double> exponential(V<double> x) {
   q = q * z + 2.52448340349684104192e-3;
   q = q * z + 2.27265548208155028766e-1;
   q = q * z + 2.00000000000000000005;
-  return scaled(1.0 + 2.0 * (p / (q - p)), n);
+  return given == given ? scaled(1.0 + 2.0 * (p / (q - p)), n) : given;
 }
 
 KL_INLINE V<float> small_tanh(V<float> x) {  // |x| < 0.625
