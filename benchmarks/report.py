@@ -10,6 +10,7 @@ import statistics
 import tempfile
 from collections.abc import Iterable
 from functools import reduce
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -360,6 +361,37 @@ def times_table(
         body.append(line)
     labels = [about["libraries"][name]["label"] for name in names]
     return table(["case", *labels, "ours / best peer", "floor", "ours / floor"], body, texts=1)
+
+
+SHOWN = (
+    Case(2, 3, 4, 5), Case(1, 100, 64, 64), Case(32, 100, 64, 128), Case(64, 128, 256, 256),
+    Case(32, 100, 64, 128, mask="right"), Case(64, 128, 256, 256, mask="right"),
+    Case(64, 128, 256, 256, recurrent_activation="hard_sigmoid"),
+    Case(64, 128, 256, 256, recurrent_dropout=0.25),
+)  # fmt: skip
+
+
+def short_table(content: dict[str, Any]) -> str:
+    """README's: ours in milliseconds, and as a multiple of each peer that did the case."""
+    rows = combined(run["cases"] for run in content["results"])
+    by_case = {(row["case"], row["library"]): row for row in rows if not row["growth"]}
+    names = [name for name in content["libraries"] if name != OURS]
+    names = [n for n in names if content["libraries"][n]["status"] == "ok"]
+    body = []
+    for case, mode in product(SHOWN, ("inference", "training")):
+        case = case._replace(mode=mode)  # noqa: PLW2901
+        ours = by_case.get((case.id, OURS))
+        if ours is None or ours["status"] != "ok":
+            continue
+        what = "" if case.variant == "plain" else f", {case.variant}"
+        line = [f"{mode}, {times_sign(case.shape)}{what}", milliseconds(ours["median"])]
+        for name in names:
+            peer = by_case.get((case.id, name))
+            fine = peer is not None and peer["status"] == "ok"
+            line.append(f"{ratio(ours, peer):.2f}" if peer and fine else "–")
+        body.append(line)
+    head = ["", "this layer, ms", *(content["libraries"][name]["label"] for name in names)]
+    return table(head, body, texts=1)
 
 
 def target_table(targets: list[dict[str, Any]]) -> str:

@@ -1113,3 +1113,33 @@ def test_the_sanitizers_find_nothing(tmp_path: Path) -> None:
     done = subprocess.run([str(program)], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "cases" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"KERASISH_LSTM_BUILD": "0"}, ""),
+        ({"CXX": "/bin/false"}, "the native engine was not built"),
+        ({"CXX": "/bin/false", "KERASISH_LSTM_BUILD": "1"}, None),
+    ],
+    ids=["not wanted", "not possible", "wanted, and not possible"],
+)
+def test_what_is_not_built_is_not_there(
+    variables: dict[str, str], said: str | None, tmp_path: Path
+) -> None:
+    """Nor is an older library, which would be taken for it."""
+    for name in ("setup.py", "setup.cfg", "README.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    places = [tmp_path / "kerasish_lstm" / "native", tmp_path / "lib" / "kerasish_lstm" / "native"]
+    shutil.copytree(ROOT / "kerasish_lstm", tmp_path / "kerasish_lstm")
+    places[1].mkdir(parents=True)
+    kept = {name: value for name, value in os.environ.items() if name != "KERASISH_LSTM_BUILD"}
+    for place, *options in ((places[0], "--inplace"), (places[1], "--build-lib", "lib")):
+        (place / "engine.so").write_bytes(b"of yesterday")
+        done = subprocess.run(
+            [sys.executable, "setup.py", "-q", "build_ext", *options],
+            cwd=tmp_path, env=kept | variables, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode != 0) == (said is None), done.stderr
+        assert said is None or said in done.stderr
+        assert said is None or not (place / "engine.so").exists()
