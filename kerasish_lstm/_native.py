@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import _C, Tensor
+from torch._C._dynamo import eval_frame
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 from torch.utils._device import DeviceContext
@@ -243,6 +244,14 @@ def why_not_now() -> str | None:
     if forward_ad._current_level >= 0:
         return "forward-mode differentiation is active"
     return "autocast is on" if torch.is_autocast_enabled("cpu") else None
+
+
+def dynamo_watches() -> bool:
+    """Whether ``torch.compile`` traces this code, or would trace what it calls.
+
+    After a break in a graph the code runs by itself, and Dynamo looks at each function it calls.
+    """
+    return torch.compiler.is_compiling() or eval_frame.get_eval_frame_callback() is not None
 
 
 class Pack:

@@ -22,7 +22,7 @@ from ._engines import CastLSTM, LSTMState, TorchLSTM, fused, scan, why_not_fused
 from ._inputs import as_arrays
 from ._losses import WithLosses
 from ._native import DTYPES as NATIVE_DTYPES
-from ._native import Pack, Recurrence, why_not_call, why_not_library
+from ._native import Pack, Recurrence, dynamo_watches, why_not_call, why_not_library
 from ._native_autograd import Call, native, weights_of
 from .config import LSTMConfig
 from .errors import ConfigError, InputError, WeightMismatch
@@ -450,7 +450,7 @@ class Recurrent(Configured, WithLosses):
         """The recurrence by the native engine, or None where it cannot."""
         if self.why_not_native() is not None:  # asked here: a strict export follows no other way
             return None
-        run = self._run_apart if torch.compiler.is_compiling() else self._run_natively
+        run = self._run_apart if dynamo_watches() else self._run_natively
         return run(lstm, x, state, call)
 
     def _run_natively(

@@ -16,6 +16,7 @@ from ._dropout import DropoutMasks
 from ._engines import LSTMState
 from ._inputs import Mask, as_arrays, as_dtype, as_flag
 from ._losses import WithLosses
+from ._native import dynamo_watches
 from ._native_autograd import native
 from ._recurrent import result_dtype
 from ._state import check_states, of_one_batch
@@ -240,7 +241,7 @@ class Bidirectional(Configured, WithLosses):
         """The result of each direction: at once, where the native engine computes both."""
         layers = (self.forward_layer, self.backward_layer)
         given = list(zip(layers, states, masks, strict=True))
-        if torch.compiler.is_compiling() or not all(map(_is_plain, layers)):
+        if dynamo_watches() or not all(map(_is_plain, layers)):
             return [layer(x, s, mask, training, dropout_masks=d) for layer, s, d in given]
         calls = [
             layer._given(x, s, mask, d, layer.training if training is None else bool(training))

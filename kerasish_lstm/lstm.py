@@ -21,7 +21,7 @@ from ._inputs import (
     check_features,
 )
 from ._masks import compact, last_output, spread
-from ._native import DTYPES, Quick, Recurrence
+from ._native import DTYPES, Quick, Recurrence, dynamo_watches
 from ._native_autograd import Traced, differentiable
 from ._options import LSTMOptions
 from ._recurrent import Recurrent
@@ -374,7 +374,7 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
         lstm = self._modules["lstm"]
         assert lstm is not None
         weight = lstm._parameters.get("weight_hh_l0")
-        if weight is None or torch.compiler.is_compiling():  # it is computed from something else
+        if weight is None or dynamo_watches():  # it is computed from something else
             return None
         if lstm._forward_pre_hooks or lstm._forward_hooks:
             return None
