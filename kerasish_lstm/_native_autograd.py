@@ -31,7 +31,10 @@ from ._native import (
 )
 
 _CHUNK = 2**23  # bytes of dz at a time
-_FEW_SUMS = 2**19  # multiplications up to which the engine adds up the gradients of the weights
+# The engine adds up the gradients of the weights itself where that is so many multiplications at
+# most (2**20 took as long either way), of so few rows: it adds one after the other, and torch in
+# blocks, whose roundings grow less.
+_FEW_SUMS, _FEW_ROWS = 2**19, 1024
 
 
 class Call(NamedTuple):
@@ -226,7 +229,8 @@ class _Backward:
             for d in (d_h, d_c)
         )
         d_hs = None if d_hs is None else unit_stride(d_hs)
-        few = batch * steps * 4 * units * (features + units) <= _FEW_SUMS
+        rows = batch * steps
+        few = rows <= _FEW_ROWS and rows * 4 * units * (features + units) <= _FEW_SUMS
         self.few = few and dropped is None and gated is None
         w_ih = w_ih.resolve_neg()
         if self.few:

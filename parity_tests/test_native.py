@@ -238,7 +238,7 @@ def test_small_calls_sum_in_the_engine_and_large_ones_by_products(
             return int(functions.kl_run_backward(wide, calls, count))
 
     monkeypatch.setattr(engine._process, "engine", engine._loaded()._replace(functions=Noting()))
-    for size, expected in (((B, T, F, U), 1), ((64, 50, 32, 32), 0)):
+    for size, expected in (((B, T, F, U), 1), ((64, 50, 32, 32), 0), ((64, 50, 1, 1), 0)):
         layer, x = LSTM(size[2], size[3]), torch.randn(*size[:3], requires_grad=True)
         layer(x).sum().backward()
         assert sums.pop() == expected

@@ -10,6 +10,9 @@
 
 #include <stdlib.h>
 #include <string.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 #include "lstm.h"
 #include "threads.h"
@@ -179,11 +182,25 @@ void copy_part(void *data, int64_t thread, int64_t threads) {
   }
 }
 
+// Ask for large pages where a pack is large: it is read as a whole at every step, and small pages,
+// wherever they come to lie, are unlike in the cache and in the tables of addresses.
+void prefer_large_pages(void *memory, int64_t bytes) {
+#ifdef MADV_HUGEPAGE
+  const uintptr_t page = 2 << 20, from = reinterpret_cast<uintptr_t>(memory);
+  const uintptr_t begin = (from + page - 1) & ~(page - 1);
+  const uintptr_t end = (from + static_cast<uintptr_t>(bytes)) & ~(page - 1);
+  if (end > begin) madvise(reinterpret_cast<void *>(begin), end - begin, MADV_HUGEPAGE);
+#else
+  (void)memory, (void)bytes;
+#endif
+}
+
 template <class S>
 int pack_forward(const kl_weights &a, void *memory) {
+  const Pack<S> pack(memory, a.F, a.H);
+  prefer_large_pages(memory, pack.size);  // before anything is written to it
   const Head head = {KL_BYTES, sizeof(S), a.F, a.H, a.b_ih != nullptr, a.b_hh != nullptr, {0, 0}};
   memcpy(memory, &head, sizeof head);
-  const Pack<S> pack(memory, a.F, a.H);
   Packing<S> packing = {&a, pack};
   const int64_t threads = 4 * a.H * (a.F + a.H) >= WORTH_PACKING ? a.threads : 1;
   in_parallel(copy_part<S>, &packing, threads);
@@ -902,6 +919,7 @@ int64_t pack_backward_size(int64_t wide, int64_t H, int64_t by_gate) {
 }
 
 int pack_backward(int64_t wide, int64_t H, int64_t by_gate, const void *w, void *to) {
+  prefer_large_pages(to, pack_backward_size(wide, H, by_gate));
   return wide == 8 ? pack_recurrent<double>(H, by_gate != 0, static_cast<const double *>(w),
                                             static_cast<double *>(to))
                    : pack_recurrent<float>(H, by_gate != 0, static_cast<const float *>(w),

@@ -181,7 +181,8 @@ KL_INLINE V<S> activated(int64_t activation, V<S> x) {
   }
 }
 
-// The derivative, from the activation's result y.
+// The derivative, from the activation's result y: 0 where a hard_sigmoid has just reached 0 or 1. (At
+// exactly -2.5 and 2.5 torch's and TensorFlow's clip have 0.2 for the one of Keras 1 and 2.)
 template <class S>
 KL_INLINE V<S> slope(int64_t activation, V<S> y) {
   const V<S> zero = {}, one = all(S(1));
