@@ -824,6 +824,34 @@ def test_weights_written_while_they_are_packed_are_found_later() -> None:
 
 
 @needs_engine
+@pytest.mark.parametrize("grad", [False, True], ids=["inference", "grad"])
+def test_weights_written_between_packing_and_the_call(
+    grad: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pack that was made for the call is used, and found to be old at the next."""
+    layer, x = LSTM(F, U), torch.randn(B, T, F)
+    before = truth(layer, x)
+    functions, packs = engine._loaded().functions, []
+
+    class Writing:
+        def __getattr__(self, name: str) -> Any:
+            return self.pack if name == "kl_pack" else getattr(functions, name)
+
+        def pack(self, *arguments: Any) -> int:
+            result = functions.kl_pack(*arguments)
+            if not packs:
+                layer.lstm.weight_hh_l0.data.mul_(0.5)
+            packs.append(result)
+            return int(result)
+
+    monkeypatch.setattr(engine._process, "engine", engine._loaded()._replace(functions=Writing()))
+    with torch.set_grad_enabled(grad):
+        assert_parity(layer(x).detach(), before, bound=1e-6)
+        assert_parity(layer(x).detach(), truth(layer, x), bound=1e-6)
+    assert len(packs) == 2
+
+
+@needs_engine
 def test_weights_that_another_thread_goes_on_writing_are_no_error() -> None:
     layer, x = LSTM(256, 256).requires_grad_(False), torch.randn(4, 8, 256)
     running = True
