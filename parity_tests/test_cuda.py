@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -235,8 +236,12 @@ class Cuda:
             call()
             return self.stand_in.waits[before:]
         mode = torch.cuda.get_sync_debug_mode()
-        torch.cuda.set_sync_debug_mode("error")
         try:
+            with (
+                warnings.catch_warnings()
+            ):  # "a prototype"; as an error it would leave the mode set
+                warnings.simplefilter("ignore")
+                torch.cuda.set_sync_debug_mode("error")
             call()
         except RuntimeError as found:
             if "synchronizing" not in str(found):
