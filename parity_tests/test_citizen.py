@@ -274,6 +274,8 @@ def test_a_state_dict_passes_torch_load_with_weights_only() -> None:
     )
 
 
+# In bfloat16 flatten_parameters passes nn.LSTM over, and cuDNN runs it all the same.
+@pytest.mark.filterwarnings("ignore:RNN module weights are not part of single contiguous chunk")
 @ENGINES
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_it_runs_and_trains_in_each_dtype(
@@ -486,7 +488,12 @@ def flags() -> dict[str, Any]:
     cudnn = torch.backends.cudnn
     return {
         "cudnn": (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32),
-        "matmul": (torch.backends.cuda.matmul.allow_tf32, torch.get_float32_matmul_precision()),
+        # Not get_float32_matmul_precision: torch refuses it once cuDNN's flags were set in 2.11's way.
+        "matmul": (
+            torch.backends.cuda.matmul.allow_tf32,
+            torch.backends.cuda.matmul.fp32_precision,
+        ),
+        "precision": (cudnn.fp32_precision, cudnn.rnn.fp32_precision, cudnn.conv.fp32_precision),
         "oneDNN": torch.backends.mkldnn.enabled,
         "dtype": torch.get_default_dtype(),
         "device": torch.get_default_device(),

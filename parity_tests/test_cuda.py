@@ -122,6 +122,11 @@ def assert_within(subject: Subject, precision: str, device: torch.device | str) 
             assert_parity(actual[name], value, bound=bound, what=what, dtype=dtype)
 
 
+# In bfloat16 nn.LSTM's own flatten_parameters passes it over, and cuDNN warns at each call.
+apart = pytest.mark.filterwarnings("ignore:RNN module weights are not part of single contiguous")
+
+
+@apart
 @every_subject
 @every_precision
 def test_errs_no_more_than_its_arithmetic_may(
@@ -204,6 +209,7 @@ def deterministic() -> Iterator[None]:
     torch.use_deterministic_algorithms(before)
 
 
+@apart
 @every_subject
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.usefixtures("deterministic")
@@ -300,9 +306,8 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
     "bidirectional-two_outputs": functools.partial(both, None, return_sequences=True),
 }
 # Weights that are cast for each call lie apart, and cuDNN warns that it copies them together.
-cast = pytest.mark.filterwarnings("ignore:RNN module weights are not part of single contiguous")
 every_module = pytest.mark.parametrize(
-    "module", [pytest.param(name, marks=cast if "mixed" in name else ()) for name in MODULES]
+    "module", [pytest.param(name, marks=apart if "mixed" in name else ()) for name in MODULES]
 )
 every_engine = pytest.mark.parametrize("use_cudnn", [True, False], ids=["fused", "scan"])
 
