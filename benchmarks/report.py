@@ -55,6 +55,7 @@ def write(folder: Path, about: dict[str, Any], runs: list[Run]) -> list[Path]:
     except Exception as error:  # the numbers have taken an hour
         pictures = {}
         about = {**about, "no plots": f"{type(error).__name__}: {error}"}
+        runs[-1]["failures"].append(f"the plots: {about['no plots']}")  # and ends with 1
     text = markdown(about, runs, rows, floor, targets, growth, [f"{name}{p}.png" for p in pictures])
     paths = {folder / f"{name}.md": text.encode()}
     for suffix in plots.SUFFIXES:

@@ -616,6 +616,16 @@ def test_a_library_that_is_in_the_first_run_alone() -> None:
     ]
 
 
+def test_plots_that_fail_lose_no_numbers(
+    quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = json.loads((quick / "quick.json").read_text())
+    monkeypatch.setattr(report.plots, "draw", lambda *_: 1 / 0)
+    report.write(tmp_path, result, result["results"])
+    assert "No plots: ZeroDivisionError: division by zero." in (tmp_path / "quick.md").read_text()
+    assert result["results"][0]["failures"] == ["the plots: ZeroDivisionError: division by zero"]
+
+
 def test_a_worker_that_does_not_answer_is_stopped(tmp_path: Path) -> None:
     path = tmp_path / "asleep.py"
     path.write_text("import time\nprepare = lambda case, data: time.sleep(60)")

@@ -488,7 +488,7 @@ def flags() -> dict[str, Any]:
     cudnn = torch.backends.cudnn
     return {
         "cudnn": (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32),
-        # Not get_float32_matmul_precision: torch refuses it once cuDNN's flags were set in 2.11's way.
+        # Not get_float32_matmul_precision: torch refuses it once cuDNN's flags were set anew.
         "matmul": (
             torch.backends.cuda.matmul.allow_tf32,
             torch.backends.cuda.matmul.fp32_precision,
