@@ -1,4 +1,4 @@
-"""The recurrence itself, twice: ``fused`` (torch.nn.LSTM's kernels) and ``scan`` (any activation).
+"""The recurrence by torch: ``fused`` (torch.nn.LSTM's kernels) and ``scan`` (any activation).
 
     i, f, g, o = split(x_t K + h R + b, 4)
     c' = s(f) * c + s(i) * a(g)
@@ -8,8 +8,9 @@ with a the activation and s the recurrent activation. Source: Keras 3.15.1 ``LST
 (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000).
 
 Both engines read the parameters of the same ``nn.LSTM`` and have one signature,
-``(lstm, x, state, lengths, final_state, ...) -> (y, state)``. No engine sees a mask: rows are
-packed to the left, zeros follow after ``lengths``, and the outputs there are arbitrary.
+``(lstm, x, state, lengths, final_state, ...) -> (y, state)``. Neither sees a mask: rows are
+packed to the left, zeros follow after ``lengths``, and the outputs there are arbitrary. The third
+engine, ``native`` (``_native.py``), takes the mask itself.
 """
 
 from __future__ import annotations
