@@ -313,16 +313,17 @@ class Saved(NamedTuple):
 
 class Quickly(NamedTuple):
     """What a :class:`Quick` call gives: hs (B, T, U) where it is wanted, the state at the end, and
-    where gradients are, what they are computed from, and x, h, c and the weights."""
+    where gradients are, what they are computed from: x, h, c and the weights, and the call."""
 
     hs: Tensor | None
     end: LSTMState
     saved: Saved | None
     inputs: tuple[Tensor | None, ...]
+    recurrence: Recurrence
 
 
 class Quick:
-    """A call without mask, state and dropout, for which the most is known before.
+    """A call without state and dropout, for which the most is known before.
 
     A small layer's call takes longer to prepare than to compute.
     """
@@ -343,14 +344,19 @@ class Quick:
         self._usual.activation, self._usual.recurrent_activation = map(
             NATIVE_ACTIVATIONS.index, names
         )
-        self.recurrence = Recurrence(
+        self._recurrence = Recurrence(
             None, config.go_backwards, self._sequences, names, functions, DropoutMasks()
         )
 
     def __call__(
-        self, weights: Mapping[str, Tensor | None], b_hh: Tensor | None, pack: Pack, x: Any
+        self,
+        weights: Mapping[str, Tensor | None],
+        b_hh: Tensor | None,
+        pack: Pack,
+        x: Any,
+        mask: Any,
     ) -> Quickly | None:
-        """The call; None where it is no such call.
+        """The call; None where it is no such call, or what it was given is yet to be checked.
 
         Args:
             weights, b_hh: the parameters of an ``nn.LSTM``, and its second bias where it has one.
@@ -390,10 +396,19 @@ class Quick:
             and b_hh.is_cpu
         ):
             return None
+        if mask is not None and not (
+            type(mask) is Tensor
+            and mask.dtype is torch.bool
+            and mask.shape == (batch, steps)
+            and mask.is_cpu
+        ):
+            return None
         if why_not_now() is not None:
             return None
-        one = Forward.from_buffer_copy(self._usual)
+        one, call = Forward.from_buffer_copy(self._usual), self._recurrence
         one.B, one.T = batch, steps
+        if mask is not None:
+            one.mask, (one.mask_row, one.mask_step) = mask.data_ptr(), mask.stride()
         one.w_ih, one.w_hh = w_ih.data_ptr(), w_hh.data_ptr()
         if b_ih is not None and b_hh is not None:
             one.b_ih, one.b_hh = b_ih.data_ptr(), b_hh.data_ptr()
@@ -407,6 +422,8 @@ class Quick:
             or (b_hh is not None and b_hh.requires_grad)
         ):
             saved = Saved.of(x, units)
+            if mask is not None:
+                call = call._replace(mask=mask.clone())  # not one that the caller may write to
             one.hs, one.hs_row, one.hs_step = saved.hs.data_ptr(), units, batch * units
             one.gates, one.cs = saved.gates.data_ptr(), saved.cs.data_ptr()
         elif self._sequences:
@@ -422,7 +439,8 @@ class Quick:
             memory = packed(pack, self._wide, one)
             status = engine.kl_run_forward(self._wide, ctypes.byref(one), 1)
         check(status)
-        return Quickly(hs, LSTMState(h, c), saved, (x, None, None, w_ih, w_hh, b_ih, b_hh))
+        inputs = (x, None, None, w_ih, w_hh, b_ih, b_hh)
+        return Quickly(hs, LSTMState(h, c), saved, inputs, call)
 
 
 def pointer(tensor: Tensor | None) -> int | None:

@@ -318,8 +318,8 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
             ConfigError: in training, where a file gave code of the model's author.
         """
         training = self.training if training is None else bool(training)
-        if initial_state is None and mask is None and dropout_masks is None:
-            found = self._quickly(x, training)
+        if initial_state is None and dropout_masks is None:
+            found = self._quickly(x, mask, training)
             if found is not None:
                 return cast(Output, found)
         given = self._given(x, initial_state, mask, dropout_masks, training)
@@ -368,8 +368,8 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
         self._record_activity(result)
         return result
 
-    def _quickly(self, x: Any, training: bool) -> Any:
-        """The result of a plain call by the native engine, or None."""
+    def _quickly(self, x: Any, mask: Any, training: bool) -> Any:
+        """The result of a call without state and dropout by the native engine, or None."""
         config = self.config
         lstm = self._modules["lstm"]
         assert lstm is not None
@@ -386,16 +386,17 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
             return None
         if training and (self._authors or self._plan != NO_PLAN):
             return None
-        found = quick(lstm._parameters, lstm._buffers.get("bias_hh_l0"), self._pack, x)
+        found = quick(lstm._parameters, lstm._buffers.get("bias_hh_l0"), self._pack, x, mask)
         if found is None:
             return None
         y, (h, c) = found.hs, found.end
         if found.saved is not None:
-            traced = Traced(found.inputs, quick.recurrence, found.saved, found.end)
+            traced = Traced(found.inputs, found.recurrence, found.saved, found.end)
             ((y, (h, c)),) = differentiable(traced)
-        if config.return_state:
-            return (h.clone() if y is None else y, h, c)
-        return h if y is None else y
+        if mask is not None and config.go_backwards:
+            mask = mask.flip(1)
+        output = self._shown(h if y is None else y, mask, None)
+        return (output, h, c) if config.return_state else output
 
     def _new_quick(self, dtype: torch.dtype) -> Quick | None:
         config, size = self.config, self.input_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import ctypes
+import itertools
 import os
 import pickle
 import re
@@ -25,6 +26,7 @@ from torch import Tensor
 from kerasish_lstm import LSTM, Bidirectional, DropoutMasks, native_engine, native_status
 from kerasish_lstm import _native as engine
 from kerasish_lstm import _native_autograd as autograd
+from kerasish_lstm.errors import InputError
 from kerasish_lstm.parity import assert_parity, oracle
 from kerasish_lstm.parity.bounds import FLOAT64
 
@@ -893,12 +895,44 @@ def test_hooks_of_its_torch_lstm_run() -> None:
 
 
 @needs_engine
-def test_masks_that_are_written_to_before_the_backward() -> None:
+@pytest.mark.parametrize("flags", list(itertools.product([False, True], repeat=4)))
+def test_a_masked_call_is_as_quick_as_a_plain_one(
+    flags: tuple[bool, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("return_sequences", "return_state", "go_backwards", "zero_output_for_mask")
+    layer, x = LSTM(F, U, **dict(zip(names, flags, strict=True))), torch.randn(B, T, F)
+    mask = torch.rand(B, T) < 0.5
+    mask[0], mask[1], mask[2, 0], mask[2, -1] = False, True, False, False
+    x[~mask] = torch.nan
+
+    def results(mask: Tensor) -> list[Tensor]:
+        layer.zero_grad()
+        given = x.clone().requires_grad_()
+        found = layer(given, mask=mask)
+        outputs = list(found) if isinstance(found, tuple) else [found]
+        sum((n + 1) * y.square().sum() for n, y in enumerate(outputs)).backward()
+        gradients = [given.grad, *(p.grad for p in layer.parameters())]
+        with torch.no_grad():
+            again = layer(x, mask=mask)
+        return [*outputs, *gradients, *(again if isinstance(again, tuple) else [again])]
+
+    expected = results(mask.to(torch.uint8))  # checked and cast at length
+    monkeypatch.setattr(LSTM, "_given", None)
+    wide = torch.ones(B, 2 * T, dtype=torch.bool)
+    wide[:, ::2] = mask
+    for quick in (mask, wide[:, ::2]):
+        for found, one in zip(results(quick), expected, strict=True):
+            assert torch.equal(found, one)
+
+
+@needs_engine
+@pytest.mark.parametrize("quick", [False, True])
+def test_masks_that_are_written_to_before_the_backward(quick: bool) -> None:
     layer, x = (
-        LSTM(F, U, return_sequences=True, recurrent_dropout=0.5).train(),
+        LSTM(F, U, return_sequences=True, recurrent_dropout=0.0 if quick else 0.5).train(),
         torch.randn(B, T, F),
     )
-    given = DropoutMasks(recurrent=torch.ones(4, B, U))
+    given = None if quick else DropoutMasks(recurrent=torch.ones(4, B, U))
     mask = torch.ones(B, T, dtype=torch.bool)
     mask[:, 4:] = False
 
@@ -913,6 +947,8 @@ def test_masks_that_are_written_to_before_the_backward() -> None:
         *(_gradients_of(layer, lambda c=c: loss(c)) for c in (True, False)), strict=True
     ):
         assert torch.equal(found, expected)
+    if given is None:
+        return
     y = layer(x, mask=mask, dropout_masks=given)
     assert given.recurrent is not None
     given.recurrent.zero_()
@@ -1090,6 +1126,22 @@ def test_what_torch_would_refuse_is_not_handed_to_c(counted: list[str]) -> None:
         with contextlib.suppress(RuntimeError, ValueError):
             layer(x)
         assert not counted, name
+
+
+def test_a_mask_that_is_wrong_is_not_handed_to_c(counted: list[str]) -> None:
+    layer, x = LSTM(F, U), torch.randn(B, T, F)
+    layer(x)  # it has a pack
+    counted.clear()
+    for mask in (
+        torch.ones(B, T + 1, dtype=torch.bool),
+        torch.ones(B + 1, T, dtype=torch.bool),
+        torch.ones(T, dtype=torch.bool),
+        torch.ones(B, T, dtype=torch.bool, device="meta"),
+        [[True] * T] * B,
+    ):
+        with pytest.raises(InputError, match="mask"):
+            layer(x, mask=mask)  # type: ignore[arg-type]
+    assert not counted
 
 
 def test_a_negated_view_and_strange_strides() -> None:
