@@ -1,8 +1,10 @@
 """Check every library against the float64 truth, time it, write the report.
 
     python -m benchmarks [--quick] [--cases a,b] [--libraries a,b] [--runs N] [--out DIR] ...
+    python -m benchmarks --render FILE.json
 
-Ends with 0; with 1 where a library was wrong or failed; with 2 where the command is.
+Ends with 0; with 1 where a library was wrong or failed; with 2 where the command is; with 130 where
+it was stopped.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -82,15 +85,30 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--libraries", help=f"comma-separated, of {', '.join(LIBRARIES)}, or paths of .py files"
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=int, default=min(2, cores()))
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="cuda: the libraries on torch"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=min(2, cores()), help="of each library (default %(default)s)"
+    )
     parser.add_argument("--rounds", type=int, help=f"turns of each library (default {ROUNDS})")
     parser.add_argument("--runs", type=int, default=1, help="times to do it all")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent / "results",
+        help="the folder of the files (default: benchmarks/results)",
+    )  # fmt: skip
     parser.add_argument("--name", help="of the files in --out (default: the device, or quick)")
+    parser.add_argument(
+        "--render", type=Path, metavar="JSON", help="measure nothing: page and plots of this file"
+    )
     options = parser.parse_args(argv)
+    if options.render is not None:
+        if not options.render.is_file():
+            parser.error(f"--render: there is no file {options.render}")
+        return options
 
-    options.groups = list(dict.fromkeys(options.cases.split(","))) if options.cases else [*GROUPS]
+    named = options.cases is not None
+    options.groups = list(dict.fromkeys(options.cases.split(","))) if named else [*GROUPS]
     for group in options.groups:
         if group not in GROUPS:
             parser.error(f"--cases: no group {group!r}; there are {', '.join(GROUPS)}")
@@ -113,6 +131,11 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         if name in options.sources:
             parser.error(f"--libraries: {name} is there twice")
         options.sources[name] = source
+    if not any(
+        group in ("memory", "start") or cases_of(group, options.threads, options.quick)
+        for group in options.groups
+    ):
+        parser.error(f"--cases: {options.cases} has no case with {options.threads} threads")
     if not 1 <= options.threads <= cores():
         parser.error(f"--threads: {options.threads} is not in 1..{cores()}, the cores there are")
     if options.rounds is None:
@@ -121,10 +144,10 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         if getattr(options, name) < 1:
             parser.error(f"--{name}: {getattr(options, name)} is less than 1")
     if options.name is None:
-        part = [*options.groups] if options.cases else []
+        part = [*options.groups] if named else []
         part += [Path(source).stem for source in given]
         options.name = "-".join(["quick" if options.quick else options.device, *part])
-    if Path(options.name).name != options.name:
+    if Path(options.name).name != options.name or options.name in ("", ".."):
         parser.error(f"--name: {options.name!r} is not the name of a file")
     if options.device == "cuda":
         import torch
@@ -175,21 +198,22 @@ def peaks(
 
 def source() -> dict[str, str]:
     """What was measured: the commit, where this is a git checkout, and the engine's bytes."""
-    found = {}
+    found: dict[str, str] = {}
     engine = libraries.ROOT / "kerasish_lstm" / "native" / "engine.so"
     if engine.is_file():
         found["engine"] = hashlib.sha256(engine.read_bytes()).hexdigest()[:12]
-    for name, command in (("commit", "rev-parse --short=12 HEAD"), ("changes", "status --short")):
+    code = "kerasish_lstm benchmarks ':(exclude)*.md' ':(exclude)benchmarks/results'"
+    commands = {"commit": "rev-parse --short=12 HEAD", "changes": f"status --short -- {code}"}
+    for name, command in commands.items():
         try:
             done = subprocess.run(
-                ["git", *command.split()], cwd=libraries.ROOT, capture_output=True, text=True,
+                ["git", *shlex.split(command)], cwd=libraries.ROOT, capture_output=True, text=True,
                 check=True,
             )  # fmt: skip
         except (OSError, subprocess.CalledProcessError):
             return found
         found[name] = done.stdout.strip()
-    changed = any(not line.endswith(".md") for line in found.pop("changes").splitlines())
-    found["commit"] += " with changes" if changed else ""
+    found["commit"] += " with changes" if found.pop("changes") else ""
     return found
 
 
@@ -295,9 +319,8 @@ def one_run(
                 library.greet()
                 if library.about["status"] != "ok":
                     say(f"  {library.name}: {library.about['message']}")
-                about["libraries"].setdefault(
-                    library.name, {"label": library.label, **library.about}
-                )
+                told = {k: v for k, v in library.about.items() if k != "imported"}  # all at once
+                about["libraries"].setdefault(library.name, {"label": library.label, **told})
             for key, cases in sets.items():
                 if key[0] != threads:
                     continue
@@ -334,12 +357,18 @@ def one_run(
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
+    if options.render is not None:
+        content = json.loads(options.render.read_text())
+        for path in report.write(options.render.parent, content, content["results"])[1:]:
+            print(path)
+        return 0
     about = {
         "name": options.name,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "quick": options.quick,
         "device": options.device,
         "threads": options.threads,
+        "runs asked": options.runs,
         "rounds": options.rounds,
         "groups": options.groups,
         "machine": machine(),
@@ -351,6 +380,8 @@ def main(argv: list[str] | None = None) -> int:
         say(f"the machine is busy (load {load:.1f}): ratios of small differences will be noise")
     runs: list[Run] = []
     paths: list[Path] = []
+    partial = report.partial(options.out, about)
+    partial.unlink(missing_ok=True)  # an earlier one's
     with tempfile.TemporaryDirectory() as temporary:
         try:
             for number in range(1, options.runs + 1):
@@ -358,14 +389,16 @@ def main(argv: list[str] | None = None) -> int:
                     say(f"run {number} of {options.runs}")
 
                 def save(run: Run) -> None:
-                    report.save(options.out, about, [*runs, run], complete=False)
+                    report.save(partial, about, [*runs, run], complete=False)
 
                 runs.append(
                     one_run(options, Path(temporary), about, runs[0] if runs else None, save)
                 )
                 paths = report.write(options.out, about, runs)
         except KeyboardInterrupt:
-            say(f"stopped after {len(runs)} whole runs; {options.name}.json has what was measured")
+            kept = [path for path in (*paths, partial) if path.is_file()]
+            say(f"stopped after {len(runs)} of {options.runs} runs")
+            say("what was measured: " + (", ".join(map(str, kept)) or "nothing yet"))
             return 130
     for path in paths:
         print(path)

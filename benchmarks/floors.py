@@ -16,7 +16,7 @@ from benchmarks.cases import Case, data, result_names
 
 ITEMSIZE = {"float32": 4, "float64": 8, "bfloat16": 2}
 CACHE = Path("/sys/devices/system/cpu/cpu0/cache")
-# Bytes a thread reads: three quarters of its L2, and what lies in the L3 or in memory.
+# Bytes a thread reads beside three quarters of its L2: what lies in the L3 or in memory.
 LARGER = (4 << 20, 8 << 20, 16 << 20, 64 << 20)
 
 Peaks = dict[str, Any]
@@ -41,7 +41,7 @@ def measure(threads: int, quick: bool = False) -> Peaks:
     a copy that no cache holds, bytes read and written. read: [bytes that all threads read together,
     rate] of a sum: within the threads' own L2, of one thread, times the threads; beyond, of all at
     once, since they share what lies there. What an empty call takes is subtracted. l1: bytes of all
-    threads' L1.
+    threads' L1. step: seconds of a training step of torch that computes nothing.
     """
     import torch
 
@@ -86,7 +86,31 @@ def measure(threads: int, quick: bool = False) -> Peaks:
         "copy": copy,
         "read": [[size, rate] for size, rate in sorted(read.items())],
         "l1": cache_size(1, 32 << 10) * threads,
+        "step": best(empty_step(), 0.3),
     }
+
+
+def empty_step() -> Callable[[], Any]:
+    """An ``autograd.Function`` that computes nothing, the sum of its output, and the backward."""
+    import torch
+
+    class Nothing(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any, weight: Any) -> Any:
+            ctx.save_for_backward(x, weight)
+            return x.new_empty(2)
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Any) -> Any:
+            return None, ctx.saved_tensors[1]
+
+    x, weight = torch.zeros(2), torch.nn.Parameter(torch.zeros(2))
+
+    def step() -> None:
+        weight.grad = None
+        Nothing.apply(x, weight).sum().backward()
+
+    return step
 
 
 def products(a: Any, b: Any) -> list[Callable[[], Any]]:
@@ -113,6 +137,7 @@ def better(one: Peaks, other: Peaks) -> Peaks:
     return one | {
         "gemm": {dtype: max(rate, other["gemm"][dtype]) for dtype, rate in one["gemm"].items()},
         "copy": max(one["copy"], other["copy"]),
+        "step": min(one["step"], other["step"]),
         "read": [[size, max(rate, second)] for (size, rate), (_, second) in reads],
     }
 

@@ -19,12 +19,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.cases import (
+    BASELINE,
     CLOSE,
     FEW_ROUNDS,
     FEW_SECONDS,
     HOPELESS,
     LIBRARIES,
     MOST_REPEATS,
+    OURS,
     REST,
     Case,
 )
@@ -35,16 +37,23 @@ SLOW = 0.1  # seconds; a call this long needs no warm-up in each round
 ANSWER = 240.0  # seconds until a worker that has not answered is stopped
 # What would change a library's threads, kernels or precision, were it the user's.
 SETTINGS = (
+    "ATEN_",
     "DNNL_",
     "GOMP_",
     "JAX_",
     "KERAS",
     "KMP_",
+    "LD_PRELOAD",
+    "MALLOC_",
     "MKL_",
     "OMP_",
     "ONEDNN_",
+    "OPENVINO_",
     "ORT_",
+    "OV_",
+    "PYTORCH_",
     "TF_",
+    "TORCH_",
     "XLA_",
 )
 
@@ -151,6 +160,11 @@ class Library:
                 pipe.close()
 
 
+def is_close(library: str, seconds: float, fastest: float) -> bool:
+    """Whether a verdict could be about it, so that more of the time is its."""
+    return library in (OURS, BASELINE) or seconds <= CLOSE * fastest
+
+
 class Pace(NamedTuple):
     """How often to call: in ``rounds`` turns, ``budget`` seconds a library and case together, each
     turn after ``warm_up`` seconds of untimed calls."""
@@ -160,15 +174,15 @@ class Pace(NamedTuple):
     close_budget: float
     warm_up: float
 
-    def repeats(self, library: str, seconds: float) -> int:
+    def repeats(self, library: str, seconds: float, fastest: float) -> int:
         """Calls in one round."""
-        budget = self.close_budget if library in CLOSE else self.budget
+        budget = self.close_budget if is_close(library, seconds, fastest) else self.budget
         return max(1, min(MOST_REPEATS, int(budget / self.rounds / max(seconds, 1e-9))))
 
     def turns(self, library: str, seconds: float, fastest: float) -> int:
         """The rounds that a library takes part in: all, but where it is slow beyond interest."""
-        hopeless = seconds > 1 and seconds > HOPELESS * fastest
-        if library in LIBRARIES and (library not in CLOSE or hopeless):
+        hopeless = library != OURS and seconds > 1 and seconds > HOPELESS * fastest
+        if library in LIBRARIES and (hopeless or not is_close(library, seconds, fastest)):
             return max(1, min(self.rounds, FEW_ROUNDS, math.ceil(FEW_SECONDS / seconds)))
         return self.rounds
 
@@ -194,20 +208,47 @@ def check(library: Library, case: Case, true: Arrays) -> Row:
         answer = library.ask(do="prepare", case=case, arrays=str(arrays))
     if answer["status"] != "ok":
         return row | {"status": answer["status"], "message": answer["message"]}
-    try:
-        with np.load(arrays) as found:
-            row["errors"], wrong = compare(case, dict(found), true)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        return row | {"status": "error", "message": f"its arrays cannot be read: {error}"}
-    arrays.unlink()
-    if wrong:
-        return row | {"status": "wrong", "message": "; ".join(wrong)}
+    row |= judged(case, arrays, true)
+    if row["status"] != "ok":
+        return row
+    if answer["way"] is not None:
+        row["way"] = answer["way"]
     if case.recurrent_dropout:
         drawn = library.ask(do="draw", case=case)
         if drawn["status"] != "ok":
             return row | {"status": drawn["status"], "message": drawn["message"]}
-    row |= {"status": "ok", "prepared": answer["prepared"], "first_call": answer["first"]}
+    row |= {"prepared": answer["prepared"], "first_call": answer["first"]}
     return row | {"seconds": answer["second"], "rounds": {}}
+
+
+def judged(case: Case, arrays: Path, true: Arrays) -> Row:
+    """Of the results that a worker has written: errors, status and message of a row."""
+    try:
+        with np.load(arrays) as found:
+            errors, wrong = compare(case, dict(found), true)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        return {"status": "error", "message": f"its arrays cannot be read: {error}"}
+    arrays.unlink()
+    status = "wrong" if wrong else "ok"
+    return {"status": status, "message": "; ".join(wrong), "errors": errors}
+
+
+def check_again(library: Library, case: Case, row: Row) -> None:
+    """Once more after the clock has run, of weights that are not those of the first check.
+
+    A result that has gone wrong in between, or is of old weights, makes the row wrong.
+    """
+    if case.recurrent_dropout:  # its masks are its own by now
+        return
+    arrays = library.folder / f"{library.name}.npz"
+    answer = library.ask(do="again", case=case, arrays=str(arrays))
+    if answer["status"] == "ok":
+        negated = answer["negated"] and case.mode == "training"
+        found = judged(case, arrays, truth(case, negated=negated))
+    else:
+        found = {"status": answer["status"], "message": answer["message"]}
+    if found["status"] != "ok":
+        row.update(status=found["status"], message=f"after the last round: {found['message']}")
 
 
 def measure(
@@ -232,12 +273,13 @@ def measure(
     turns = [turn for turn in rows if turn[2]["status"] == "ok"]
     # A library's cases one after the other: a variant within the same seconds as the plain layer.
     turns.sort(key=lambda turn: libraries.index(turn[0]))
-    fastest = {}
-    for _, case, row in turns:
-        fastest[case] = min(row["seconds"], fastest.get(case, np.inf))
     before = None
     # Round 0 is thrown away: a second call is often slow, and would decide how many are made.
     for number in range(pace.rounds + 1):
+        if number < 2:
+            fastest: dict[Case, float] = {}
+            for _, case, row in turns:
+                fastest[case] = min(row["seconds"], fastest.get(case, math.inf))
         # Every other round backwards, so that nobody always comes behind the same neighbour.
         for library, case, row in turns[:: -1 if number % 2 else 1]:
             seconds = row["seconds"]
@@ -248,7 +290,7 @@ def measure(
             if before not in (None, library):
                 time.sleep(REST)
             before = library
-            repeats = pace.repeats(library.name, seconds) if number else 3
+            repeats = pace.repeats(library.name, seconds, fastest[case]) if number else 3
             warm_up = 0.0 if slow else pace.warm_up
             answer = library.ask(
                 60 + 20 * (repeats * seconds + warm_up),
@@ -262,6 +304,11 @@ def measure(
                 row["rounds"][number] = answer["times"]
             else:
                 row["seconds"] = float(np.median(answer["times"]))
+    for library, case, row in turns:
+        if row["status"] == "ok":
+            check_again(library, case, row)
+            if library.revive():
+                prepare_again(library, rows)
     return [summary(row, pace.rounds) for _, _, row in rows]
 
 

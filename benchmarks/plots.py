@@ -19,26 +19,23 @@ MARKERS = ("o", "s", "x", "v", "^", "<", ">", "D", "P", "X")
 
 def draw(
     about: dict[str, Any],
-    rows: list[Row],
-    floors: dict[str, dict[str, Any]],
+    to_peer: list[Row],
+    to_floor: list[Row],
     growth: list[dict[str, Any]],
 ) -> dict[str, bytes]:
-    """Suffix of the file's name -> PNG; empty without matplotlib, or with nothing to show."""
+    """Suffix of the file's name -> PNG; empty without matplotlib, or with nothing to show.
+
+    to_peer, to_floor: rows with a "ratio". about's "where" stands above each plot.
+    """
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
         return {}
-    rows = [row for row in rows if row["status"] == "ok" and not row["growth"]]
-    peers: dict[str, float] = {}
-    for row in rows:
-        if row["library"] != OURS:
-            peers[row["case"]] = min(row["median"], peers.get(row["case"], row["median"]))
-    least = {case: floor["seconds"] for case, floor in floors.items()}
-    plain = [row for row in rows if row["variant"] == "plain" and row["threads"] != 1]
-    plain = plain or [row for row in rows if row["variant"] == "plain"]
+    plain = [row for row in to_floor if row["variant"] == "plain" and row["threads"] != 1]
+    plain = plain or [row for row in to_floor if row["variant"] == "plain"]
     figures = {
-        "": by_case(Figure, about, rows, peers, "time / time of the fastest peer"),
-        "-floor": by_case(Figure, about, plain, least, "time / floor"),
+        "": by_case(Figure, about, to_peer, "time / time of the fastest peer"),
+        "-floor": by_case(Figure, about, plain, "time / floor"),
         "-growth": growths(Figure, about, growth),
     }
     pictures = {}
@@ -51,7 +48,7 @@ def draw(
 
 
 def style(about: dict[str, Any], name: str) -> dict[str, Any]:
-    """A library's colour and marker; ours lies above the others, larger."""
+    """A library's colour and marker; ours lies below the others, larger, so that none is hidden."""
     known, names = list(LIBRARIES), list(about["libraries"])
     at = known.index(name) if name in known else names.index(name)
     big = name in (OURS, BASELINE)
@@ -59,7 +56,7 @@ def style(about: dict[str, Any], name: str) -> dict[str, Any]:
         "color": COLOURS[at % len(COLOURS)],
         "marker": MARKERS[at % len(MARKERS)],
         "s": 70 if name == OURS else 34,
-        "zorder": 5 if name == OURS else 4 if big else 3,
+        "zorder": 2 if name == OURS else 4 if big else 3,
         "linewidths": 1.2,
     }
 
@@ -80,11 +77,8 @@ def label(row: Row) -> str:
     return f"{variant}{'×'.join(map(str, row['shape']))}{threads}"
 
 
-def by_case(
-    figure_class: Any, about: dict[str, Any], rows: list[Row], yardstick: dict[str, float], x: str
-) -> Any:
+def by_case(figure_class: Any, about: dict[str, Any], rows: list[Row], x: str) -> Any:
     """A panel a mode, a line a case, a mark a library at its ratio; None with nothing to show."""
-    rows = [row for row in rows if row["case"] in yardstick]
     modes = [m for m in ("inference", "training") if any(row["mode"] == m for row in rows)]
     names = [n for n in about["libraries"] if any(row["library"] == n for row in rows)]
     if not rows:
@@ -93,14 +87,14 @@ def by_case(
     height = 2.6 + 0.27 * max(map(len, lines))
     figure = figure_class(figsize=(6.5 * len(modes) + 0.5, height), dpi=130, layout="constrained")
     panels = figure.subplots(1, len(modes), squeeze=False)[0]
-    ratios = [row["median"] / yardstick[row["case"]] for row in rows] + [1.0]
+    ratios = [row["ratio"] for row in rows] + [1.0]
     low, high = min(ratios) / 1.2, max(ratios) * 1.2
     handles = {}
     for axes, mode, texts in zip(panels, modes, lines, strict=True):
         for name in names:
             here = [row for row in rows if row["mode"] == mode and row["library"] == name]
             handles[name] = axes.scatter(
-                [row["median"] / yardstick[row["case"]] for row in here],
+                [row["ratio"] for row in here],
                 [texts.index(label(row)) for row in here],
                 **style(about, name),
             )
@@ -114,7 +108,7 @@ def by_case(
         axes.set_ylim(len(texts) - 0.5, -0.5)
         axes.grid(color="0.9", zorder=0)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"{about['machine']['cpu']}, {about['threads']} threads", fontsize=12)
+    figure.suptitle(about["where"], fontsize=12)
     figure.legend(
         list(handles.values()),
         [about["libraries"][name]["label"] for name in handles],
@@ -166,5 +160,5 @@ def growths(figure_class: Any, about: dict[str, Any], growth: list[dict[str, Any
             axes.legend(frameon=False, fontsize=8, title="exponent", title_fontsize=8)
     for left in grid[:, 0]:
         left.set_ylabel("milliseconds")
-    figure.suptitle(f"{about['machine']['cpu']}, {about['threads']} threads", fontsize=12)
+    figure.suptitle(about["where"], fontsize=12)
     return figure

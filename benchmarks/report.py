@@ -47,15 +47,18 @@ def write(folder: Path, about: dict[str, Any], runs: list[Run]) -> list[Path]:
     if about["device"] == "cpu" and about["threads"] == 2:  # which they are about
         targets = [v for target in TARGETS for v in judge(target, about["threads"], runs)]
     growth = exponents(rows, QUICK_GROWTH if about["quick"] else GROWTH, about["threads"])
+    asked = about.get("runs asked", len(runs))
+    complete = about.get("complete", True) and len(runs) >= asked
     found = {"targets": targets, "growth": growth}
-    numbers = save(folder, about, runs, complete=True, **found)  # the rest can be made from it
-    about = {**about, "runs": len(runs)}
+    about = {**about, "runs": len(runs), "runs asked": asked, "complete": complete}
     try:
-        pictures = plots.draw(about, rows, floor, growth)
+        pictures = plots.draw(about | {"where": where(about)}, *ratios(rows, floor), growth)
     except Exception as error:  # the numbers have taken an hour
         pictures = {}
         about = {**about, "no plots": f"{type(error).__name__}: {error}"}
         runs[-1]["failures"].append(f"the plots: {about['no plots']}")  # and ends with 1
+    numbers = save(folder / f"{name}.json", about, runs, complete=complete, **found)
+    partial(folder, about).unlink(missing_ok=True)
     text = markdown(about, runs, rows, floor, targets, growth, [f"{name}{p}.png" for p in pictures])
     paths = {folder / f"{name}.md": text.encode()}
     for suffix in plots.SUFFIXES:
@@ -69,12 +72,16 @@ def write(folder: Path, about: dict[str, Any], runs: list[Run]) -> list[Path]:
     return [numbers, *paths]
 
 
+def partial(folder: Path, about: dict[str, Any]) -> Path:
+    """The file that is written after each set of cases: what a run that is stopped has left."""
+    return folder / f"{about['name']}.partial.json"
+
+
 def save(
-    folder: Path, about: dict[str, Any], runs: list[Run], *, complete: bool, **more: Any
+    path: Path, about: dict[str, Any], runs: list[Run], *, complete: bool, **more: Any
 ) -> Path:
-    """Write NAME.json: after each set of cases too, so that a run that is stopped has left them."""
+    """Write everything that was measured."""
     content = {**about, "runs": len(runs), "complete": complete, "results": runs, **more}
-    path = folder / f"{about['name']}.json"
     replace(path, json.dumps(content, indent=1, allow_nan=False).encode())
     return path
 
@@ -122,6 +129,19 @@ def fastest_peer(of_case: dict[str, Row]) -> Row | None:
     return min(peers, key=lambda row: row["median"], default=None)
 
 
+def ratios(rows: list[Row], floor: dict[str, Any]) -> tuple[list[Row], list[Row]]:
+    """For the plots: each case and library with its ratio to the fastest peer, and to the floor."""
+    to_peer, to_floor = [], []
+    fine = [row for row in rows if row["status"] == "ok" and not row["growth"]]
+    for row in fine:
+        peer = fastest_peer({r["library"]: r for r in fine if r["case"] == row["case"]})
+        if peer is not None:
+            to_peer.append(row | {"ratio": ratio(row, peer)})
+        if row["case"] in floor:
+            to_floor.append(row | {"ratio": row["median"] / floor[row["case"]]["seconds"]})
+    return to_peer, to_floor
+
+
 class Measured(NamedTuple):
     """One run's ratio in a case of a target, the limit on it, and what it is against.
 
@@ -134,19 +154,16 @@ class Measured(NamedTuple):
     note: str = ""
 
 
-def peers(rows: Iterable[Row], case: Case) -> tuple[int, int]:
-    """How many peers have been right and timed, and how many can do the case."""
-    found = {
-        r["library"]: r["status"]
-        for r in rows
-        if r["case"] == case.id and r["library"] != OURS and r["status"] != "unsupported"
-    }
-    absent = [name for name in LIBRARIES if name != OURS and name not in _named(rows)]
-    return sum(s == "ok" for s in found.values()), len(found) + len(absent)
-
-
-def _named(rows: Iterable[Row]) -> set[str]:
-    return {row["library"] for row in rows}
+def peers(runs: list[Run], case: Case) -> tuple[int, int]:
+    """How many peers have been right and timed in every run that had them, and how many can."""
+    rows = [row for run in runs for row in run["cases"]]
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        if row["case"] == case.id and row["library"] != OURS and row["status"] != "unsupported":
+            found.setdefault(row["library"], set()).add(row["status"])
+    named = {row["library"] for row in rows}
+    absent = [name for name in LIBRARIES if name != OURS and name not in named]
+    return sum(statuses == {"ok"} for statuses in found.values()), len(found) + len(absent)
 
 
 def measured(target: Target, case: Case, run: Run) -> Measured | None:
@@ -187,7 +204,8 @@ def measured(target: Target, case: Case, run: Run) -> Measured | None:
 def judge(target: Target, threads: int, runs: list[Run]) -> list[dict[str, Any]]:
     """Each case of a target: every run's ratio, and the verdict on the worst of them.
 
-    met is None where nothing was measured; a wrong result or an error of ours is not met.
+    met is None where nothing was measured; a wrong result or an error of ours is not met. Runs in
+    which what it is against is missing are said, and not counted.
     """
     verdicts = []
     for case in target.cases:
@@ -209,7 +227,7 @@ def judge(target: Target, threads: int, runs: list[Run]) -> list[dict[str, Any]]
         }  # fmt: skip
         if failed:
             verdict |= {"met": False, "note": failed[0]}
-        elif known and len(known) == len(runs):
+        elif known:
             worst = max(known, key=lambda each: each.ratio / each.limit)
             note = next((each.note for each in known if each.note), "")
             verdict |= {
@@ -220,9 +238,11 @@ def judge(target: Target, threads: int, runs: list[Run]) -> list[dict[str, Any]]
                 "met": worst.ratio <= worst.limit and not note,
                 "note": note,
             }
-            if target.against == "peer":
-                there, able = peers(runs[0]["cases"], case)
-                verdict["note"] = "" if there == able else f"of {there} of {able} peers"
+            there, able = peers(runs, case) if target.against == "peer" else (0, 0)
+            notes = [note] if note else []
+            notes += [f"of {there} of {able} peers"] if there != able else []
+            notes += [f"{len(known)} of {len(runs)} runs"] if len(known) < len(runs) else []
+            verdict["note"] = "; ".join(notes)
         verdicts.append(verdict)
     return verdicts
 
@@ -325,14 +345,23 @@ def times_sign(shape: Iterable[int]) -> str:
 
 def milliseconds(seconds: float) -> str:
     value = seconds * 1e3
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value >= 1e-4 else f"{value:.6f}"
 
 
 def device(about: dict[str, Any]) -> str:
     if about["device"] == "cpu":
-        return f"{about['threads']} threads"
+        return f"{about['threads']} thread" + "s" * (about["threads"] > 1)
     names = {library.get("device") for library in about["libraries"].values()} - {None}
     return f"CUDA on {', '.join(sorted(names))}, TF32 off"
+
+
+def where(about: dict[str, Any]) -> str:
+    """What the times are of, above a plot."""
+    return (
+        device(about)
+        if about["device"] == "cuda"
+        else f"{about['machine']['cpu']}, {device(about)}"
+    )
 
 
 def times_table(
@@ -357,15 +386,18 @@ def times_table(
         peer, least = fastest_peer(fine), floor.get(case.id)
         ours = fine.get(OURS)
         line.append(f"{ratio(ours, peer):.2f}" if ours and peer else "")
-        line.append(f"{milliseconds(least['seconds'])}, {least['by']}" if least else "")
-        line.append(f"{ours['median'] / least['seconds']:.2f}" if ours and least else "")
+        if floor:
+            line.append(f"{milliseconds(least['seconds'])}, {least['by']}" if least else "")
+            line.append(f"{ours['median'] / least['seconds']:.2f}" if ours and least else "")
         body.append(line)
     labels = [about["libraries"][name]["label"] for name in names]
-    return table(["case", *labels, "ours / best peer", "floor", "ours / floor"], body, texts=1)
+    last = ["ours / best peer", *(["floor", "ours / floor"] if floor else [])]
+    return table(["case", *labels, *last], body, texts=1)
 
 
 SHOWN = (
     Case(2, 3, 4, 5), Case(1, 100, 64, 64), Case(32, 100, 64, 128), Case(64, 128, 256, 256),
+    Case(128, 200, 128, 512), Case(1, 1000, 256, 1024),
     Case(32, 100, 64, 128, mask="right"), Case(64, 128, 256, 256, mask="right"),
     Case(64, 128, 256, 256, recurrent_activation="hard_sigmoid"),
     Case(64, 128, 256, 256, recurrent_dropout=0.25),
@@ -399,6 +431,32 @@ def short_table(content: dict[str, Any]) -> str:
     return table(head, body, texts=1)
 
 
+def short_text(content: dict[str, Any]) -> str:
+    """README's: what the smallest step is made of, memory, and how many targets were met."""
+    runs, targets = content["results"], content["targets"]
+    rows = combined(run["cases"] for run in runs)
+    case = Case(1, 3, 1, 1, "training")
+    of_case = timed((row for row in rows if not row["growth"]), case)
+    shares = [
+        each.ratio
+        for target in TARGETS
+        if target.against == "memory"
+        for at in target.cases
+        for run in runs
+        if (each := measured(target, at, run)) is not None
+    ]
+    judged = [v for v in targets if v["met"] is not None]
+    return (
+        f"At {times_sign(case.shape)} a compiled JAX step of training takes "
+        f"{milliseconds(of_case['jax_jit']['median'])} ms and ours "
+        f"{milliseconds(of_case[OURS]['median'])}, of which {empty_step(runs)} go to an "
+        "`autograd.Function` that computes nothing. Of memory a training step takes "
+        f"{min(shares):.2f} to {max(shares):.2f} of `nn.LSTM`'s. "
+        f"{sum(v['met'] for v in judged)} of {len(judged)} targets were met in the worst of "
+        f"{len(runs)} runs"
+    )
+
+
 def target_table(targets: list[dict[str, Any]]) -> str:
     body = []
     judged = [verdict for verdict in targets if verdict["met"] is not None]
@@ -413,9 +471,13 @@ def target_table(targets: list[dict[str, Any]]) -> str:
             ]
         )  # fmt: skip
     count = sum(v["met"] for v in judged)
-    text = f"{count} of {len(judged)} met; {len(targets) - len(judged)} not measured."
+    lost = [v for v in targets if v["met"] is None]
+    text = f"{count} of {len(judged)} met; {len(lost)} not measured."
     if not judged:
         return text
+    if lost:
+        names = (f"{v['target']}, {v['mode']}, {times_sign(v['shape'])}" for v in lost)
+        text += "\n\nNot measured: " + "; ".join(names) + "."
     head = ["target", "mode", "shape", "against", "runs", "largest", "limit", "verdict"]
     return text + "\n\n" + table(head, body, texts=4)
 
@@ -431,6 +493,10 @@ def peaks_table(runs: list[Run]) -> str:
         body.append(line)
     head = ["threads", *floors.ITEMSIZE, "copy, GB/s", "read, GB/s by KiB"]
     return table(head, body, texts=1)
+
+
+def empty_step(runs: list[Run]) -> str:
+    return milliseconds(min(p["step"] for run in runs for p in run["peaks"].values()))
 
 
 def growth_table(about: dict[str, Any], growth: list[dict[str, Any]]) -> str:
@@ -479,14 +545,13 @@ def start_table(about: dict[str, Any], rows: list[Row]) -> str:
 
 def listed(rows: list[Row], statuses: tuple[str, ...]) -> list[str]:
     """What did not go: a line a library and message."""
-    found: dict[str, list[str]] = {}
+    lines = []
     for row in rows:
         status = row.get("failed") or row["status"]
         if status.partition(" in ")[0] in statuses:
-            where = "" if status in ("missing", "unsupported") else f", {row['case']}"
-            line = f"- {row['library']}{where}, {status}: {row['message']}"
-            found.setdefault(line, [])
-    return list(found)
+            at = "" if status in ("missing", "unsupported") else f", {row['case']}"
+            lines.append(f"- {row['library']}{at}, {status}: {row['message']}")
+    return list(dict.fromkeys(lines))
 
 
 def markdown(
@@ -507,19 +572,23 @@ def markdown(
     parts = [
         f"# Speed: {about['name']}",
         f"{machine['cpu']}, {machine['cores']} cores, {machine['os']}; {device(about)}; "
-        f"runs: {about['runs']}, of {about['rounds']} rounds; {about['date']}.",
+        f"runs: {about['runs']} of {about['runs asked']}, of {about['rounds']} rounds; "
+        f"{about['date']}.",
         ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
     ]
     if source := about.get("source"):
         parts.append(", ".join(f"{name} {value}" for name, value in source.items()) + ".")
+    if not about["complete"]:
+        parts.append("**It was stopped before its end: what is empty was not measured.**")
     spent = [
         f"{run['minutes']:.0f} min, {run['steal']:.1%} stolen" for run in runs if "minutes" in run
     ]
     if spent:
         load = about["machine"]["load"]
         parts.append(f"Load before: {load:.2f}. By run: {'; '.join(spent)}.")
-    if native := about["libraries"].get(OURS, {}).get("native"):
-        parts.append(f"kerasish_lstm's native engine: {native}.")
+    native = about["libraries"].get(OURS, {}).get("native")
+    if native and about["device"] == "cpu":
+        parts.append(f"kerasish_lstm's native engine: {native}".rstrip(".") + ".")
     if about["quick"]:
         parts.append("A quick run: it shows that everything works, and no speed.")
     parts += [
@@ -552,6 +621,8 @@ def markdown(
             "GFLOP/s of matrix products by dtype (torch.mm, or oneDNN with a packed matrix), and "
             "bandwidths; the floors come from them.",
             peaks_table(runs),
+            "A training step of torch that computes nothing (an autograd.Function, the sum of its "
+            f"output, the backward) takes {empty_step(runs)} ms.",
         ]
     if growth:
         parts += [
@@ -572,6 +643,7 @@ def markdown(
             f"Milliseconds in a fresh process, inference at {shape}; Python and NumPy are loaded.",
             start_table(about, start),
         ]
+    unasked = [f"- the group {name}: not asked for" for name in GROUPS if name not in groups]
     worst = []
     checked = [*rows, *memory, *start]
     for name, library in about["libraries"].items():
@@ -590,8 +662,13 @@ def markdown(
         "The largest error of each library, as a share of the bound on it: "
         + ("; ".join(worst) or "none was checked")
         + ".",
-        "\n".join(listed(checked, ("wrong", "error"))),
+        "\n".join(
+            [
+                *listed(checked, ("wrong", "error")),
+                *(f"- {failure}" for run in runs for failure in run["failures"]),
+            ]
+        ),
         "## Left out",
-        "\n".join(listed(checked, ("missing", "unsupported", "too slow"))) or "Nothing.",
+        "\n".join(listed(checked, ("missing", "unsupported", "too slow")) + unasked) or "Nothing.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -13,15 +13,18 @@ from kerasish_lstm.parity import oracle
 Arrays = dict[str, np.ndarray]
 
 
-def truth(case: Case) -> Arrays:
-    """The output (B, H) or (B, 2H) and, in training, the gradients of its sum, Keras's layout."""
-    return _truth(case._replace(threads=0))
+def truth(case: Case, *, negated: bool = False) -> Arrays:
+    """The output (B, H) or (B, 2H) and, in training, the gradients of its sum, Keras's layout.
+
+    negated: with the signs of all weights turned.
+    """
+    return _truth(case._replace(threads=0), negated)
 
 
 @cache
-def _truth(case: Case) -> Arrays:
+def _truth(case: Case, negated: bool) -> Arrays:
     arrays = data(case)
-    weights = list(arrays["weights"].values())
+    weights = [-w if negated else w for w in arrays["weights"].values()]
     layers = [weights[at : at + 3] for at in range(0, len(weights), 3)]
     options: dict[str, Any] = {
         "mask": arrays["mask"],

@@ -3,9 +3,9 @@
     {"do": "prepare", "case": [...], "arrays": PATH}  run twice; write output() to PATH (.npz)
     {"do": "draw", "case": [...]}   from now on dropout masks of its own
     {"do": "time", "case": [...], "repeats": n, "warm_up": s}   s seconds untimed, then n calls
+    {"do": "again", "case": [...], "arrays": PATH}   run once more; write output() to PATH
     {"do": "memory", "case": [...]}   one call; the peak of memory above what was held before it
     {"do": "forget"}   drop all that was prepared
-    {"do": "stop"}
 
 It works when told to and sleeps in a read otherwise, so that libraries take turns.
 """
@@ -120,6 +120,10 @@ def serve(requests, answers, implementation: str) -> None:
             assert np.isfinite(array).all(), f"{name} is not finite with masks of its own"
         assert (drawn["output"] != given["output"]).any(), "it draws no masks of its own"
 
+    def write(path, case, state) -> None:
+        """The results of the last call."""
+        np.savez(path, **dict(zip(result_names(case), module.output(state), strict=False)))
+
     def answer(**values) -> None:
         answers.write(json.dumps(values) + "\n")
         answers.flush()
@@ -128,6 +132,7 @@ def serve(requests, answers, implementation: str) -> None:
         """Of one call; before it, as between the steps of a training, other weights."""
         if change and hasattr(module, "between"):
             module.between(state)
+            turned[id(state)] = not turned.get(id(state), False)
         synchronize()
         start = time.perf_counter()
         module.run(state)
@@ -150,13 +155,12 @@ def serve(requests, answers, implementation: str) -> None:
         return
     answer(status="ok", imported=imported, **about)
 
-    states = {}
+    states, turned = {}, {}  # case -> state; id of a state -> whether its weights are the others
     for line in requests:
         request = json.loads(line)
-        if request["do"] == "stop":
-            return
         if request["do"] == "forget":
             states.clear()
+            turned.clear()
             gc.collect()
             answer(status="ok")
             continue
@@ -173,13 +177,20 @@ def serve(requests, answers, implementation: str) -> None:
                 # The second call's numbers are the ones checked: a gradient that adds up from
                 # call to call is right the first time.
                 second = seconds(state, change=False)
-                found = dict(zip(result_names(case), module.output(state), strict=False))
-                np.savez(request["arrays"], **found)
+                write(request["arrays"], case, state)
                 states[case] = state
-                answer(status="ok", prepared=prepared, first=first, second=second)
+                way = module.way(state) if hasattr(module, "way") else None
+                answer(status="ok", prepared=prepared, first=first, second=second, way=way)
             elif request["do"] == "draw":
                 draw(case, states[case])
                 answer(status="ok")
+            elif request["do"] == "again":
+                state = states[case]
+                seconds(state)
+                if hasattr(module, "between") and not turned[id(state)]:
+                    seconds(state)
+                write(request["arrays"], case, state)
+                answer(status="ok", negated=turned.get(id(state), False))
             elif request["do"] == "memory":
                 state = states[case]
                 answer(status="ok", peak=peak_memory(seconds, state))

@@ -83,6 +83,13 @@ def _seconds(state, packs):
     return min(times[1:])
 
 
+def way(state):
+    """Of the ways through a mask, the one that is timed."""
+    if state.lengths is None or state.case.structure == "bidirectional":
+        return None
+    return "packed" if state.packs else "over the padding"
+
+
 def change(weights, case):
     """Other weights than at the last call, as under an optimizer, and of the same size."""
     if case.mode == "training":
