@@ -16,7 +16,7 @@ import ctypes
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -140,9 +140,18 @@ def _load(path: Path) -> _Engine:
 class _Process:
     """What holds for all layers of a process."""
 
-    disabled: bool = os.environ.get("KERASISH_LSTM_NATIVE", "").lower() in ("0", "no", "off")
+    allowed: bool = os.environ.get("KERASISH_LSTM_NATIVE", "").lower() not in ("0", "no", "off")
+    contexts: dict[object, bool] = field(
+        default_factory=dict
+    )  # native_engine's, the last one counts
     forked: bool = False
     engine: _Engine | None = None  # loaded at the first question
+
+    @property
+    def disabled(self) -> bool:
+        if not self.contexts:
+            return not self.allowed
+        return not next(reversed(tuple(self.contexts.values())))
 
 
 _process = _Process()
@@ -184,15 +193,16 @@ def native_status() -> NativeStatus:
 def native_engine(enabled: bool) -> Iterator[None]:
     """Use the native engine, or not, within this context, for all threads.
 
-    As ``torch.backends.mkldnn.flags`` does for oneDNN. Where the engine is not there, or a layer is
-    not for it, True changes nothing.
+    As ``torch.backends.mkldnn.flags`` does for oneDNN; of contexts in several threads the one that
+    was entered last holds. Where the engine is not there, or a layer is not for it, True changes
+    nothing.
     """
-    before = _process.disabled
-    _process.disabled = not enabled
+    token = object()
+    _process.contexts[token] = enabled
     try:
         yield
     finally:
-        _process.disabled = before
+        del _process.contexts[token]
 
 
 def why_not_library() -> str | None:
@@ -226,7 +236,26 @@ def why_not_call(x: Tensor, weights: Sequence[Tensor | None], *others: Tensor | 
     for weight, shape in zip(weights, shapes, strict=True):
         if weight is not None and weight.shape != shape:
             return f"a weight is {tuple(weight.shape)}, not {shape}"
-    return why_not_now()
+    if (reason := why_not_now()) is not None:
+        return reason
+    there = all(t is None or has_memory(t) for t in (x, *weights, *others))
+    return None if there else "a tensor has no memory"
+
+
+def has_memory(tensor: Tensor) -> bool:
+    """Whether there is something to read; no for what torch knows to be zero.
+
+    Raises:
+        RuntimeError: its memory has been freed. Of the other engines some would read it anyway.
+    """
+    if not tensor.numel():
+        return True
+    if not tensor.untyped_storage().nbytes():
+        raise RuntimeError(
+            f"LSTM: the memory of a tensor of shape {tuple(tensor.shape)} has been freed. Under "
+            "FSDP weights are there during the call of the wrapped module alone: call that one."
+        )
+    return tensor.data_ptr() != 0
 
 
 def why_not_now() -> str | None:
@@ -405,6 +434,8 @@ class Quick:
             return None
         if why_not_now() is not None:
             return None
+        if not all(t is None or has_memory(t) for t in (x, w_ih, w_hh, b_ih, b_hh)):
+            return None
         one, call = Forward.from_buffer_copy(self._usual), self._recurrence
         one.B, one.T = batch, steps
         if mask is not None:
@@ -519,7 +550,7 @@ def packed(pack: Pack, wide: int, call: Forward) -> Tensor:
     # Another one, not the old one written anew: another thread may be reading that.
     memory = torch.empty(size, dtype=torch.uint8, device="cpu")
     given = _Weights(call.F, call.H, call.w_ih, call.w_hh, call.b_ih, call.b_hh, call.threads)
-    engine.kl_pack(wide, ctypes.byref(given), memory.data_ptr())
+    check(engine.kl_pack(wide, ctypes.byref(given), memory.data_ptr()))
     pack.memory, call.pack, call.fresh = memory, memory.data_ptr(), 1
     return memory
 

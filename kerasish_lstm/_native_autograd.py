@@ -6,13 +6,15 @@ matrix products, which are torch's. A step that is masked has no row in dz.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
 from torch import _C, Tensor
 
-from ._dropout import DropoutMasks
+from ._dropout import NO_DROPOUT, DropoutMasks
 from ._engines import NATIVE_ACTIVATIONS, LSTMState, TorchLSTM, input_product, lstm_step
 from ._native import (
     DTYPES,
@@ -38,17 +40,16 @@ _FEW_SUMS, _FEW_ROWS = 2**19, 1024
 
 
 class Call(NamedTuple):
-    """One LSTM's call. x: (B, T, F) as it is given: what is masked is not read. state: or zeros."""
+    """One LSTM's call. x: (B, T, F) as it is given: what is masked is not read. state: or zeros.
 
-    lstm: TorchLSTM
+    weights: w_ih, w_hh, b_ih, b_hh, read once, since one may be computed at each reading.
+    """
+
+    weights: tuple[Tensor | None, ...]
     pack: Pack
     x: Tensor
     state: LSTMState | None
     recurrence: Recurrence
-
-    @property
-    def weights(self) -> tuple[Tensor | None, ...]:
-        return weights_of(self.lstm)
 
 
 def weights_of(lstm: TorchLSTM) -> tuple[Tensor | None, ...]:
@@ -71,7 +72,9 @@ def native(*calls: Call) -> list[tuple[Tensor | None, LSTMState]]:
         inputs = (call.x, h, c, *call.weights)
         saved = None
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
-            saved = Saved.of(call.x, call.lstm.weight_hh_l0.shape[1])
+            _, w_hh, *_ = call.weights
+            assert w_hh is not None
+            saved = Saved.of(call.x, w_hh.shape[1])
         recurrence = call.recurrence
         if saved is not None and recurrence.mask is not None:
             # The caller may write to it before the backward, as to what torch has copied.
@@ -111,7 +114,7 @@ def differentiable(*calls: Traced) -> list[tuple[Tensor | None, LSTMState]]:
     return results
 
 
-_INPUTS, _KEPT = 7, 5  # of a call: its inputs; and Saved, and its dropout masks
+_INPUTS, _KEPT = 7, 6  # of a call: its inputs; and Saved, its mask and its dropout masks
 
 
 def _by_call(values: Sequence[Any], count: int) -> list[Sequence[Any]]:
@@ -124,8 +127,8 @@ class NativeFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, calls: tuple[Traced, ...], *inputs: Tensor | None) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        ctx.calls = [call.recurrence for call in calls]
-        kept = [t for call in calls for t in (*call.saved, *call.recurrence.dropout)]
+        ctx.calls = [call.recurrence._replace(mask=None, dropout=NO_DROPOUT) for call in calls]
+        kept = [t for c in calls for t in (*c.saved, c.recurrence.mask, *c.recurrence.dropout)]
         ctx.save_for_backward(*inputs, *kept)
         return tuple(t for call in calls for t in (call.saved.hs, *call.end))
 
@@ -139,7 +142,8 @@ class NativeFunction(torch.autograd.Function):
         asked = []
         for n, (call, given) in enumerate(zip(ctx.calls, _by_call(gradients, 3), strict=True)):
             if any(d is not None for d in given):
-                call = call._replace(dropout=DropoutMasks(*kept[n][3:]))  # noqa: PLW2901
+                mask, *dropout = kept[n][3:]
+                call = call._replace(mask=mask, dropout=DropoutMasks(*dropout))  # noqa: PLW2901
                 asked.append((n, (inputs[n], wanted[n], given, Saved(*kept[n][:3]), call)))
         compute = _gradients_apart if torch.compiler.is_compiling() else _gradients
         if torch.is_autocast_enabled("cpu"):  # of the backward: the forward knew none
@@ -167,9 +171,10 @@ def _gradients(asked: Sequence[Asked]) -> list[list[Tensor | None]]:
     )
     if again or batched or why_not_now() is not None:
         return [_by_torch(*one[:3], one[4], again=again) for one in asked]
-    parts = [_Backward(*one) for one in asked]
-    _run_backward(parts)
-    return [part.results for part in parts]
+    with _threads_that_there_are():
+        parts = [_Backward(*one) for one in asked]
+        _run_backward(parts)
+        return [part.results for part in parts]
 
 
 # Of compiled autograd's graphs it stays out; not always, for that takes 40 µs a call.
@@ -212,6 +217,8 @@ class _Backward:
         hs, gates, cs = saved
         batch, steps, features = x.shape
         units = w_hh.shape[1]
+        sizes = ((steps, batch, units), (steps, batch, 4 * units), (steps + 1, batch, units))
+        hs, gates, cs = map(_as_saved, saved, sizes, [x.dtype] * 3)
         engine, self.wide = functions(), DTYPES[x.dtype]
         dropped, gated = call.dropout.recurrent, call.dropout.input
         self.by_gate = dropped is not None and dropped.ndim == 3
@@ -253,7 +260,7 @@ class _Backward:
         )  # fmt: skip
         self._x, self._h, self._w_ih, self._hs, self._call = x, h, w_ih, hs, call
         self._dropped, self._gated = dropped, gated
-        self._kept = (memory, d_hs, dh, dc, saved)  # while C reads them
+        self._kept = (memory, d_hs, dh, dc, gates, cs)  # while C reads them
         self._active = None
         if call.mask is not None and not self.few:  # (T, B), in processing order
             self._active = (call.mask.flip(1) if call.reverse else call.mask).t()
@@ -300,6 +307,17 @@ class _Backward:
             )
 
 
+def _as_saved(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """What was saved, in one piece, if the user's hooks have given it back as it was."""
+    if tensor.shape != shape or tensor.dtype != dtype or tensor.device.type != "cpu":
+        raise RuntimeError(
+            f"LSTM: a tensor saved for the backward, {dtype} of shape {shape} on cpu, came "
+            f"back as {tensor.dtype} of shape {tuple(tensor.shape)} on {tensor.device}. The "
+            "unpack_hook of torch.autograd.graph.saved_tensors_hooks must undo its pack_hook."
+        )
+    return tensor.contiguous()
+
+
 def _run_backward(parts: Sequence[_Backward]) -> None:
     """One call's backward, or that of two at once."""
     if not parts:
@@ -317,6 +335,20 @@ def _run_backward(parts: Sequence[_Backward]) -> None:
         check(engine.kl_run_backward(one.wide, array, count))
         for part in parts:
             part.add()
+
+
+@contextmanager
+def _threads_that_there_are() -> Iterator[None]:
+    """After a fork torch's other threads are gone, and its products would wait for them."""
+    count = torch.get_num_threads()
+    if threads() == count:
+        yield
+        return
+    torch.set_num_threads(threads())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
 
 
 def _add_recurrent(
@@ -375,7 +407,7 @@ def _add_input(
         found = dz @ w_ih
     else:
         parts = zip(dz.chunk(4, 1), w_ih.chunk(4), gated, strict=True)
-        found = sum((rows.masked(z @ w, mask) for z, w, mask in parts), start=torch.zeros(()))
+        found = reduce(torch.add, (rows.masked(z @ w, mask) for z, w, mask in parts))
     if places is None:
         found = found.view(length, batch, features)
         found = found.flip(0) if reverse else found

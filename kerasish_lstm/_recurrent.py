@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as hooked
 from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
@@ -425,9 +426,7 @@ class Recurrent(Configured, WithLosses):
         Of one call it may still be kept: on another device, in 16 bits, or within a transform,
         a mode or a compiler of torch; then the fused or the scan engine computes it.
         """
-        lstm = self.lstm
-        hooked = lstm._forward_pre_hooks or lstm._forward_hooks  # a weight_norm or a pruning, say
-        hook = "a hook on its nn.LSTM must run before or after it" if hooked else None
+        hook = "a hook on its nn.LSTM must run before or after it" if is_hooked(self.lstm) else None
         return why_not_native(self.config) or why_not_library() or hook
 
     def _engine_now(self) -> str:
@@ -448,7 +447,8 @@ class Recurrent(Configured, WithLosses):
         self, x: Tensor, state: LSTMState | None, call: Recurrence, lstm: TorchLSTM | None = None
     ) -> tuple[Tensor | None, LSTMState] | None:
         """The recurrence by the native engine, or None where it cannot."""
-        if self.why_not_native() is not None:  # asked here: a strict export follows no other way
+        # Asked here: a strict export follows no other way, and an exported program has no engine.
+        if self.why_not_native() is not None or torch.compiler.is_exporting():
             return None
         run = self._run_apart if dynamo_watches() else self._run_natively
         return run(lstm, x, state, call)
@@ -468,12 +468,12 @@ class Recurrent(Configured, WithLosses):
         """What the native engine is to compute, or None where it cannot."""
         if self.why_not_native() is not None:
             return None
-        lstm = self._for_engine() if lstm is None else lstm
-        if why_not_call(x, weights_of(lstm), *(state or ()), *call.dropout) is not None:
+        weights = weights_of(self._for_engine() if lstm is None else lstm)
+        if why_not_call(x, weights, *(state or ()), *call.dropout) is not None:
             return None
         if any(mask is not None and mask.requires_grad for mask in call.dropout):
             return None  # it gives them no gradient
-        return Call(lstm, self._pack, x, state, call)
+        return Call(weights, self._pack, x, state, call)
 
     @property
     def _plan(self) -> DropoutPlan:
@@ -513,6 +513,22 @@ class Recurrent(Configured, WithLosses):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         if not is_lazy(self.lstm.weight_ih_l0):
             self.lstm.flatten_parameters()  # a copy's parameters lie apart, which costs cuDNN
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether a call of the module is more than its class's ``forward``: it has hooks, of its own
+    (a weight_norm, say) or of all modules, or a ``forward`` that somebody has put on it."""
+    return bool(
+        module._forward_pre_hooks
+        or module._forward_hooks
+        or module._backward_pre_hooks
+        or module._backward_hooks
+        or hooked._global_forward_pre_hooks
+        or hooked._global_forward_hooks
+        or hooked._global_backward_pre_hooks
+        or hooked._global_backward_hooks
+        or "forward" in module.__dict__
+    )
 
 
 def recurrent_parts(module: nn.Module) -> list[Recurrent]:

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.modules import module as hooked
 
 from ._configured import Configured, DType, plain_dtype
 from ._dropout import DropoutMasks
@@ -18,7 +17,7 @@ from ._inputs import Mask, as_arrays, as_dtype, as_flag
 from ._losses import WithLosses
 from ._native import dynamo_watches
 from ._native_autograd import native
-from ._recurrent import result_dtype
+from ._recurrent import is_hooked, result_dtype
 from ._state import check_states, of_one_batch
 from .errors import ConfigError, InputError, WeightMismatch
 from .lazy import LazyLSTM, take_features
@@ -369,13 +368,7 @@ def _fresh(layer: LSTM[Any], direction: str, *, go_backwards: bool) -> LSTM[Any]
 
 def _is_plain(layer: LSTM[Any]) -> bool:
     """Whether a call of the layer is its ``forward`` alone: no hook, no class of the user's."""
-    hooks = (
-        *(layer._forward_hooks, layer._forward_pre_hooks),
-        *(layer._backward_hooks, layer._backward_pre_hooks),
-        *(hooked._global_forward_hooks, hooked._global_forward_pre_hooks),
-        *(hooked._global_backward_hooks, hooked._global_backward_pre_hooks),
-    )
-    return type(layer) is LSTM and "forward" not in layer.__dict__ and not any(hooks)
+    return type(layer) is LSTM and not is_hooked(layer)
 
 
 def _listed(result: Any) -> tuple[Tensor, ...]:

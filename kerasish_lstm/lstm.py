@@ -24,7 +24,7 @@ from ._masks import compact, last_output, spread
 from ._native import DTYPES, Quick, Recurrence, dynamo_watches
 from ._native_autograd import Traced, differentiable
 from ._options import LSTMOptions
-from ._recurrent import Recurrent
+from ._recurrent import Recurrent, is_hooked
 from ._state import Stateful
 from .config import Activation, DropoutStyle, LSTMConfig
 from .errors import EngineError, StateError
@@ -334,7 +334,7 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
         if config.use_cudnn is True and (reason := self.why_not_fused(training)) is not None:
             raise EngineError(
                 f"use_cudnn=True, but the fused engine cannot compute this layer: {reason}. "
-                "Pass use_cudnn='auto' to let the scan engine compute it."
+                "Pass use_cudnn='auto' to let another engine compute it."
             )
         if config.time_major:
             x, mask = _batch_first(x), _batch_first(mask)
@@ -376,7 +376,8 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
         weight = lstm._parameters.get("weight_hh_l0")
         if weight is None or dynamo_watches():  # it is computed from something else
             return None
-        if lstm._forward_pre_hooks or lstm._forward_hooks:
+        b_hh = lstm._buffers.get("bias_hh_l0")
+        if is_hooked(lstm) or (b_hh is None and lstm.bias):  # or its second bias is a parameter
             return None
         known, dtype, quick = self._pack.quick
         if known is not config or dtype is not weight.dtype:
@@ -386,7 +387,7 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
             return None
         if training and (self._authors or self._plan != NO_PLAN):
             return None
-        found = quick(lstm._parameters, lstm._buffers.get("bias_hh_l0"), self._pack, x, mask)
+        found = quick(lstm._parameters, b_hh, self._pack, x, mask)
         if found is None:
             return None
         y, (h, c) = found.hs, found.end

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -625,11 +626,17 @@ layer, x = LSTM(64, 128), torch.randn(32, 50, 64)
 torch.mm(torch.randn(999, 999), torch.randn(999, 999))  # torch's threads are running
 loss = layer(x).sum(); loss.backward()
 expected = layer(x).detach()
+before = [w.grad for w in layer.parameters()]
+layer.zero_grad()
 child = os.fork()
 if child == 0:
     again = layer(x)
-    again.detach().sum()
-    os._exit(0 if torch.allclose(again.detach(), expected, atol=1e-6) else 7)
+    again.backward(torch.ones_like(again))
+    torch.set_num_threads(1)  # for what compares
+    fine = torch.allclose(again.detach(), expected, atol=1e-6)
+    for one, w in zip(before, layer.parameters()):
+        fine = fine and torch.allclose(one, w.grad, atol=1e-3)
+    os._exit(0 if fine else 7)
 _, status = os.waitpid(child, 0)
 raise SystemExit(os.waitstatus_to_exitcode(status))
 """
@@ -894,6 +901,42 @@ def test_hooks_of_its_torch_lstm_run() -> None:
     assert seen == ["after"] * 2
 
 
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+def test_every_kind_of_hook_and_a_forward_of_ones_own_run() -> None:
+    mask, x = torch.ones(B, T, dtype=torch.bool), torch.randn(B, T, F)
+    every = torch.nn.modules.module
+
+    def run(hook: Callable[[LSTM[Any], Callable[..., None]], Any]) -> None:
+        for options in ({}, {"mask": mask}):
+            layer, see = LSTM(F, U), Mock(return_value=None)
+            handle = hook(layer, see)
+            for _ in range(2):
+                layer(x, **options).sum().backward()
+            if handle is not None:
+                handle.remove()
+            assert see.call_count >= 2, options
+
+    def of_inner(m: Any, seen: list[Any], *_: Any) -> None:
+        if type(m) is torch.nn.LSTM:
+            seen()  # type: ignore[operator]
+
+    run(lambda layer, see: layer.lstm.register_forward_pre_hook(see))
+    run(lambda layer, see: layer.lstm.register_full_backward_hook(see))
+    run(lambda layer, see: layer.lstm.register_full_backward_pre_hook(see))
+    run(lambda _, see: every.register_module_forward_hook(lambda m, *_: of_inner(m, see)))
+    run(lambda _, see: every.register_module_forward_pre_hook(lambda m, *_: of_inner(m, see)))
+    run(lambda _, see: every.register_module_full_backward_hook(lambda m, *_: of_inner(m, see)))
+
+    def put_on(layer: LSTM[Any], see: Callable[..., None]) -> None:
+        def forward(*given: Any) -> Any:
+            see()
+            return torch.nn.LSTM.forward(layer.lstm, *given)
+
+        layer.lstm.forward = forward  # type: ignore[method-assign]
+
+    run(put_on)
+
+
 @needs_engine
 @pytest.mark.parametrize("flags", list(itertools.product([False, True], repeat=4)))
 def test_a_masked_call_is_as_quick_as_a_plain_one(
@@ -1013,6 +1056,143 @@ def test_the_second_bias() -> None:
     assert all(layer(x).requires_grad for _ in range(3))
 
 
+class Tripled(torch.nn.Module):
+    def forward(self, bias: Tensor) -> Tensor:
+        return 3 * bias
+
+
+def _another(layer: LSTM[Any]) -> None:
+    layer.lstm = torch.nn.LSTM(F, U, batch_first=True)  # type: ignore[assignment]
+
+
+def _a_parameter(layer: LSTM[Any]) -> None:
+    del layer.lstm._buffers["bias_hh_l0"]
+    layer.lstm.bias_hh_l0 = torch.nn.Parameter(torch.randn(4 * U))
+
+
+def _a_plain_tensor(layer: LSTM[Any]) -> None:
+    del layer.lstm._buffers["bias_hh_l0"]
+    layer.lstm.__dict__["bias_hh_l0"] = torch.randn(4 * U)
+
+
+def _parametrized(layer: LSTM[Any]) -> None:
+    layer.lstm.bias_hh_l0.normal_()
+    torch.nn.utils.parametrize.register_parametrization(layer.lstm, "bias_hh_l0", Tripled())
+
+
+@pytest.mark.parametrize("put", [_another, _a_parameter, _a_plain_tensor, _parametrized])
+def test_a_second_bias_of_any_kind_counts(put: Callable[[LSTM[Any]], None]) -> None:
+    layer, x = LSTM(F, U), torch.randn(B, T, F)
+    with torch.no_grad():
+        layer.lstm.bias_ih_l0.normal_()
+        layer(x)
+        put(layer)
+        lstm = layer.lstm
+        weights = [lstm.weight_ih_l0.t(), lstm.weight_hh_l0.t(), lstm.bias_ih_l0 + lstm.bias_hh_l0]
+    arrays = [w.detach().double().numpy() for w in weights]
+    expected = oracle.forward(x.double().numpy(), *arrays).output
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            for _ in range(2):
+                assert_parity(layer(x).detach(), expected, bound=2e-6)
+
+
+class Growing(torch.nn.Module):
+    """Another weight at each reading, as under DropConnect."""
+
+    count = 0
+
+    def forward(self, weight: Tensor) -> Tensor:
+        self.count += 1
+        return weight * self.count
+
+
+@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0"])
+def test_a_weight_that_is_computed_at_each_reading_is_read_once(name: str) -> None:
+    layer, x = LSTM(F, U, dtype=torch.float64), torch.randn(B, T, F, dtype=torch.float64)
+    plain = copy.deepcopy(layer)
+    growing = Growing()
+    torch.nn.utils.parametrize.register_parametrization(layer.lstm, name, growing)
+    original = layer.lstm.parametrizations[name].original  # type: ignore[index, union-attr]
+    begin = growing.count
+    y = layer(x)
+    (found,) = torch.autograd.grad(y.sum(), [original])
+    matches = 0
+    for count in range(begin, growing.count + 1):  # of which reading is the result?
+        with torch.no_grad():
+            getattr(plain.lstm, name).copy_(original * count)
+        expected = plain(x)
+        if torch.allclose(expected, y, atol=1e-12):
+            (gradient,) = torch.autograd.grad(expected.sum(), [getattr(plain.lstm, name)])
+            assert torch.allclose(found, gradient * count, atol=1e-12)
+            matches += 1
+    assert matches == 1
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_hooks_of_saved_tensors_may_change_their_strides_and_nothing_else(masked: bool) -> None:
+    layer, x = LSTM(F, U, return_sequences=True), torch.randn(B, T, F)
+    mask = torch.rand(B, T) < 0.7 if masked else None
+    expected = _gradients_of(layer, lambda: layer(x, mask=mask).sum())
+
+    def hooked(
+        pack: Callable[[Tensor], Tensor], unpack: Callable[[Tensor], Tensor]
+    ) -> list[Tensor]:
+        with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+            loss = layer(x, mask=mask).sum()
+        return _gradients_of(layer, lambda: loss)
+
+    turned = hooked(lambda t: t.transpose(0, -1).contiguous(), lambda t: t.transpose(0, -1))
+    for one, other in zip(turned, expected, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+    seen: list[Tensor] = []
+    hooked(lambda t: seen.append(t) or t, lambda t: t)  # type: ignore[func-returns-value]
+    sizes = {tuple(t.shape) for t in seen}
+    assert {(T, B, U), (T, B, 4 * U), (T + 1, B, U)} <= sizes and ((B, T) in sizes) == masked
+    layer.zero_grad()
+    big = (T, B, 4 * U)
+    with pytest.raises(RuntimeError, match=r"unpack_hook .* must undo its pack_hook"):
+        hooked(lambda t: t.bfloat16() if t.shape == big else t, lambda t: t)
+
+
+@pytest.mark.parametrize("which", ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "x"])
+@pytest.mark.parametrize("called", [False, True])
+def test_memory_that_has_been_freed_is_said(which: str, called: bool) -> None:
+    """As FSDP does with weights between the calls."""
+    state = torch.zeros(B, U), torch.zeros(B, U)
+    for options in ({}, {"mask": torch.ones(B, T, dtype=torch.bool)}, {"initial_state": state}):
+        layer, x = LSTM(F, U), torch.randn(2 * B, T, F)[B:]  # not at the storage's begin
+        if called:
+            layer(x, **options)
+        tensor = x if which == "x" else getattr(layer.lstm, which)
+        tensor.untyped_storage().resize_(0)
+        for grad in (True, False):
+            with torch.set_grad_enabled(grad), pytest.raises(RuntimeError, match="has been freed"):
+                layer(x, **options)
+
+
+def test_what_torch_knows_to_be_zero_is_read_by_torch(counted: list[str]) -> None:
+    layer, zeros = LSTM(F, U, activation="relu"), torch.zeros(B, T, F)
+    expected = layer(zeros)
+    counted.clear()
+    assert torch.allclose(layer(torch._efficientzerotensor(B, T, F)), expected, atol=1e-6)
+    assert "kl_run_forward" not in counted
+
+
+def test_contexts_of_two_threads_that_overlap() -> None:
+    if not STATUS.available:
+        pytest.skip(STATUS.reason or "")
+    first, second = native_engine(False), native_engine(False)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not native_status().available
+    with native_engine(True):
+        assert native_status().available
+    second.__exit__(None, None, None)
+    assert native_status().available
+
+
 @needs_engine
 def test_a_weight_on_another_device_is_refused_by_torch() -> None:
     layer, x = LSTM(F, U), torch.randn(B, T, F)
@@ -1084,9 +1264,12 @@ def test_directions_of_two_dtypes() -> None:
     assert_parity(both(x), expected.detach(), bound=2e-6)
 
 
-def test_a_strict_export_of_the_scan_engine() -> None:
-    layer, x = LSTM(F, U, use_cudnn=False).eval(), torch.randn(B, T, F)
-    exported = torch.export.export(layer, (x,), strict=True)
+@pytest.mark.filterwarnings("ignore:The tensor attributes self.lstm._flat_weights")  # torch's own
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("options", [{"use_cudnn": False}, {}, {"activation": "relu"}])
+def test_an_export_is_of_an_engine_of_torch(options: dict[str, Any], strict: bool) -> None:
+    layer, x = LSTM(F, U, **options).eval(), torch.randn(B, T, F)
+    exported = torch.export.export(layer, (x,), strict=strict)
     assert_parity(exported.module()(x), layer(x).detach(), bound=1e-6)
 
 
