@@ -447,8 +447,8 @@ class Recurrent(Configured, WithLosses):
         self, x: Tensor, state: LSTMState | None, call: Recurrence, lstm: TorchLSTM | None = None
     ) -> tuple[Tensor | None, LSTMState] | None:
         """The recurrence by the native engine, or None where it cannot."""
-        # Asked here: a strict export follows no other way, and an exported program has no engine.
-        if self.why_not_native() is not None or torch.compiler.is_exporting():
+        # An exported program has no engine; and a strict export follows each way, this one first.
+        if torch.compiler.is_exporting() or self.why_not_native() is not None:
             return None
         run = self._run_apart if dynamo_watches() else self._run_natively
         return run(lstm, x, state, call)

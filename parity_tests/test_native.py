@@ -1267,7 +1267,10 @@ def test_directions_of_two_dtypes() -> None:
 @pytest.mark.filterwarnings("ignore:The tensor attributes self.lstm._flat_weights")  # torch's own
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("options", [{"use_cudnn": False}, {}, {"activation": "relu"}])
-def test_an_export_is_of_an_engine_of_torch(options: dict[str, Any], strict: bool) -> None:
+def test_an_export_is_of_an_engine_of_torch(
+    options: dict[str, Any], strict: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine._process, "engine", None)  # as in a process that has just begun
     layer, x = LSTM(F, U, **options).eval(), torch.randn(B, T, F)
     exported = torch.export.export(layer, (x,), strict=strict)
     assert_parity(exported.module()(x), layer(x).detach(), bound=1e-6)
