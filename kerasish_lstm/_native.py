@@ -409,7 +409,9 @@ class Quick:
         if (
             features != of_ih[1]
             or not steps
-            or any(t.is_neg() for t in (x, w_ih, w_hh))
+            or x.is_neg()
+            or w_ih.is_neg()
+            or w_hh.is_neg()
             or why_not_library() is not None
         ):
             return None
@@ -434,7 +436,12 @@ class Quick:
             return None
         if why_not_now() is not None:
             return None
-        if not all(t is None or has_memory(t) for t in (x, w_ih, w_hh, b_ih, b_hh)):
+        if not (  # what has_memory asks, of the biases at their pointers
+            x.untyped_storage().nbytes()
+            and w_ih.untyped_storage().nbytes()
+            and w_hh.untyped_storage().nbytes()
+            and x.data_ptr()
+        ):
             return None
         one, call = Forward.from_buffer_copy(self._usual), self._recurrence
         one.B, one.T = batch, steps
@@ -442,7 +449,10 @@ class Quick:
             one.mask, (one.mask_row, one.mask_step) = mask.data_ptr(), mask.stride()
         one.w_ih, one.w_hh = w_ih.data_ptr(), w_hh.data_ptr()
         if b_ih is not None and b_hh is not None:
-            one.b_ih, one.b_hh = b_ih.data_ptr(), b_hh.data_ptr()
+            first, second = b_ih.data_ptr(), b_hh.data_ptr()
+            if not (first and second):
+                return None
+            one.b_ih, one.b_hh = first, second
         one.x, one.x_row, one.x_step = x.data_ptr(), steps * features, features
         hs, saved, units = None, None, self._units
         if torch.is_grad_enabled() and (

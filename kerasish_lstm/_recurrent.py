@@ -12,7 +12,12 @@ from typing import Any, ClassVar, Self, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as hooked
+from torch.nn.modules.module import (
+    _global_backward_hooks,
+    _global_backward_pre_hooks,
+    _global_forward_hooks,
+    _global_forward_pre_hooks,
+)
 from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
@@ -518,16 +523,17 @@ class Recurrent(Configured, WithLosses):
 def is_hooked(module: nn.Module) -> bool:
     """Whether a call of the module is more than its class's ``forward``: it has hooks, of its own
     (a weight_norm, say) or of all modules, or a ``forward`` that somebody has put on it."""
+    own = module.__dict__  # looked into at each call, so not by way of attributes
     return bool(
-        module._forward_pre_hooks
-        or module._forward_hooks
-        or module._backward_pre_hooks
-        or module._backward_hooks
-        or hooked._global_forward_pre_hooks
-        or hooked._global_forward_hooks
-        or hooked._global_backward_pre_hooks
-        or hooked._global_backward_hooks
-        or "forward" in module.__dict__
+        own["_forward_pre_hooks"]
+        or own["_forward_hooks"]
+        or own["_backward_pre_hooks"]
+        or own["_backward_hooks"]
+        or _global_forward_pre_hooks
+        or _global_forward_hooks
+        or _global_backward_pre_hooks
+        or _global_backward_hooks
+        or "forward" in own
     )
 
 
