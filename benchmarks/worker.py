@@ -170,6 +170,7 @@ def serve(requests, answers, implementation: str) -> None:
                 arrays = data(case)
                 start = time.perf_counter()
                 state = module.prepare(case, arrays)
+                turned.pop(id(state), None)  # of a state that is gone
                 prepared = time.perf_counter() - start
                 first = seconds(state, change=False)
                 if first > PATIENCE:

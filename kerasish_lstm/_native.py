@@ -141,17 +141,14 @@ class _Process:
     """What holds for all layers of a process."""
 
     allowed: bool = os.environ.get("KERASISH_LSTM_NATIVE", "").lower() not in ("0", "no", "off")
-    contexts: dict[object, bool] = field(
-        default_factory=dict
-    )  # native_engine's, the last one counts
+    contexts: dict[object, bool] = field(default_factory=dict)  # native_engine's: the last counts
     forked: bool = False
     engine: _Engine | None = None  # loaded at the first question
 
     @property
     def disabled(self) -> bool:
-        if not self.contexts:
-            return not self.allowed
-        return not next(reversed(tuple(self.contexts.values())))
+        entered = tuple(self.contexts.values())  # at once: other threads enter and leave
+        return not (entered[-1] if entered else self.allowed)
 
 
 _process = _Process()

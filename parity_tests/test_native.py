@@ -1129,6 +1129,7 @@ def test_a_weight_that_is_computed_at_each_reading_is_read_once(name: str) -> No
     assert matches == 1
 
 
+@needs_engine
 @pytest.mark.parametrize("masked", [False, True])
 def test_hooks_of_saved_tensors_may_change_their_strides_and_nothing_else(masked: bool) -> None:
     layer, x = LSTM(F, U, return_sequences=True), torch.randn(B, T, F)
@@ -1155,6 +1156,7 @@ def test_hooks_of_saved_tensors_may_change_their_strides_and_nothing_else(masked
         hooked(lambda t: t.bfloat16() if t.shape == big else t, lambda t: t)
 
 
+@needs_engine
 @pytest.mark.parametrize("which", ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "x"])
 @pytest.mark.parametrize("called", [False, True])
 def test_memory_that_has_been_freed_is_said(which: str, called: bool) -> None:
@@ -1179,9 +1181,8 @@ def test_what_torch_knows_to_be_zero_is_read_by_torch(counted: list[str]) -> Non
     assert "kl_run_forward" not in counted
 
 
+@needs_engine
 def test_contexts_of_two_threads_that_overlap() -> None:
-    if not STATUS.available:
-        pytest.skip(STATUS.reason or "")
     first, second = native_engine(False), native_engine(False)
     first.__enter__()
     second.__enter__()
