@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from kerasish_lstm import lstm
-
 from . import fuzz
 from .fuzz import VALUES, Walk, drawn, judges, parsed, settled, walked
 from .keras_live import KerasLive
@@ -64,22 +62,11 @@ def test_forty_cases_with_live_keras(keras: KerasLive) -> None:
     assert report.judges["keras"] > 25
 
 
-def mask_shifted(patch: pytest.MonkeyPatch) -> None:
-    """As that of the mutants, but where there is a mask alone."""
-    as_mask = lstm.as_mask
-
-    def shifted(*args: Any) -> Any:
-        mask = as_mask(*args)
-        return None if mask is None else mask.roll(1, 1)
-
-    patch.setattr(lstm, "as_mask", shifted)
-
-
 @pytest.mark.parametrize(
     ("mutant", "expected"),
     [
         (mutants.gate_order("figo"), "Walk(kind='LSTM')"),
-        (mask_shifted, "Walk(kind='LSTM', steps=2, mask='right')"),
+        (mutants.mask_shifted, "Walk(kind='LSTM', steps=2, mask='right')"),
         (mutants.zero_output_for_mask_ignored, None),
         (mutants.forget_gate_on_the_candidate, None),
     ],

@@ -82,15 +82,29 @@ def initial_h_and_c_swapped(patch: Patch) -> None:
     patch.setattr(lstm.LSTM, "_begin", lambda *args: _engines.LSTMState(*reversed(begin(*args))))
 
 
+def masks_changed(patch: Patch, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """In a checked call and in a quick one."""
+    as_mask, quickly = lstm.as_mask, lstm.LSTM._quickly
+
+    def changed(*args: Any) -> Any:
+        mask = as_mask(*args)
+        return None if mask is None else change(mask)
+
+    def quickly_changed(self: Any, x: Any, mask: Any, training: bool) -> Any:
+        is_mask = torch.is_tensor(mask) and mask.dim() == 2
+        return quickly(self, x, change(mask) if is_mask else mask, training)
+
+    patch.setattr(lstm, "as_mask", changed)
+    patch.setattr(lstm.LSTM, "_quickly", quickly_changed)
+
+
 def mask_shifted(patch: Patch) -> None:
-    as_mask = lstm.as_mask
-    patch.setattr(lstm, "as_mask", lambda *args: as_mask(*args).roll(1, 1))
+    masks_changed(patch, lambda mask: mask.roll(1, 1))
 
 
 def mask_not_reversed(patch: Patch) -> None:
     """Undo the flip of the mask alone, by flipping it before."""
-    as_mask = lstm.as_mask
-    patch.setattr(lstm, "as_mask", lambda *args: as_mask(*args).flip(1))
+    masks_changed(patch, lambda mask: mask.flip(1))
 
 
 def sequence_not_in_processing_order(patch: Patch) -> None:
