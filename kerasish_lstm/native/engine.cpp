@@ -26,6 +26,7 @@ namespace {
 
 const int64_t FEW_ROWS = 8;           // of a thread: below, x K is one product over many steps
 const int64_t PROJECTED = 1 << 18;    // bytes of x K at a time
+const int64_t WORTH_LARGE_PAGES = 4 << 20;  // bytes of new memory
 const int64_t ROWS_A_THREAD = 4;      // from here on the batch is what is split
 #ifdef KL_ALWAYS_SPLIT  // for tests of small sizes
 const double WORTH_A_THREAD = 0, WORTH_A_BARRIER = 0;
@@ -45,6 +46,19 @@ void *allocated(int64_t bytes) {
   if (posix_memalign(&memory, 64, static_cast<size_t>(most(bytes, 64))) != 0) return nullptr;
   return memory;
 }
+
+// Activations that are usual are known where it is compiled: FUNCTION<S, activation, recurrent
+// activation>, of any where they are others.
+const int64_t KL_ANY = -1;
+#define KL_BY_ACTIVATIONS(FUNCTION, S, A)                                  \
+  ((A).activation != KL_TANH             ? FUNCTION<S, KL_ANY, KL_ANY>     \
+   : (A).recurrent_activation == KL_SIGMOID                                \
+       ? FUNCTION<S, KL_TANH, KL_SIGMOID>                                  \
+   : (A).recurrent_activation == KL_HARD_SIGMOID                           \
+       ? FUNCTION<S, KL_TANH, KL_HARD_SIGMOID>                             \
+   : (A).recurrent_activation == KL_HARD_SIGMOID_V2                        \
+       ? FUNCTION<S, KL_TANH, KL_HARD_SIGMOID_V2>                          \
+       : FUNCTION<S, KL_ANY, KL_ANY>)
 
 // Products
 
@@ -193,6 +207,11 @@ void prefer_large_pages(void *memory, int64_t bytes) {
 #else
   (void)memory, (void)bytes;
 #endif
+}
+
+// And where much is new, made for this call: what is written first takes its pages one by one.
+void prefer_large_pages_of_new(void *memory, int64_t bytes) {
+  if (bytes >= WORTH_LARGE_PAGES) prefer_large_pages(memory, bytes);
 }
 
 template <class S>
@@ -356,29 +375,38 @@ KL_INLINE void keep_h(const Forward<S> &f, int64_t parity, int64_t row, int64_t 
   }
 }
 
-// From z, i f g o before their activations, to h and c of one row and block.
-template <class S>
-void forward_cell(const Forward<S> &f, const Step<S> &s, int64_t i, int64_t block,
-                  const V<S> *z) {
+// From z, i f g o before their activations, to h and c of a block of rows and units. Each stage is
+// of all rows: while one waits for its results, the others compute. One copy serves all blocks.
+template <class S, int64_t ACTIVATION, int64_t RECURRENT>
+__attribute__((noinline)) void forward_cells(const Forward<S> &f, const Step<S> &s,
+                                             const int64_t *active, int rows, int64_t block,
+                                             V<S> (*z)[4]) {
   const kl_forward &a = *f.a;
-  const int64_t at = block * lanes<S>, units = a.H - at, row = s.rows[i];
-  const V<S> input = activated<S>(a.recurrent_activation, z[0]);
-  const V<S> forget = activated<S>(a.recurrent_activation, z[1]);
-  const V<S> candidate = activated<S>(a.activation, z[2]);
-  const V<S> output = activated<S>(a.recurrent_activation, z[3]);
-  S *cell = f.c + row * f.width + at;
-  const V<S> c = forget * load(cell) + input * candidate;
-  const V<S> h = output * activated<S>(a.activation, c);
-  store(cell, c);
-  keep_h(f, 1 - s.parity[i], row, block, h);
-  if (a.hs) store(static_cast<S *>(a.hs) + row * a.hs_row + s.t * a.hs_step + at, h, units);
-  if (a.gates) {
+  const int64_t activation = ACTIVATION == KL_ANY ? a.activation : ACTIVATION;
+  const int64_t recurrent = RECURRENT == KL_ANY ? a.recurrent_activation : RECURRENT;
+  const int64_t at = block * lanes<S>, units = a.H - at;
+  V<S> c[KL_ROWS];
+  for (int r = 0; r < rows; ++r) {
+    const int64_t row = s.rows[active[r]];
+    const V<S> input = activated<S>(recurrent, z[r][0]), forget = activated<S>(recurrent, z[r][1]);
+    const V<S> candidate = activated<S>(activation, z[r][2]);
+    z[r][3] = activated<S>(recurrent, z[r][3]);
+    S *cell = f.c + row * f.width + at;
+    c[r] = forget * load(cell) + input * candidate;
+    store(cell, c[r]);
+    if (a.gates == nullptr) continue;
     S *gates = static_cast<S *>(a.gates) + (s.t * a.B + row) * 4 * a.H + at;
     store(gates, input, units);
     store(gates + a.H, forget, units);
     store(gates + 2 * a.H, candidate, units);
-    store(gates + 3 * a.H, output, units);
-    store(static_cast<S *>(a.cs) + ((s.t + 1) * a.B + row) * a.H + at, c, units);
+    store(gates + 3 * a.H, z[r][3], units);
+    store(static_cast<S *>(a.cs) + ((s.t + 1) * a.B + row) * a.H + at, c[r], units);
+  }
+  for (int r = 0; r < rows; ++r) {
+    const int64_t i = active[r], row = s.rows[i];
+    const V<S> h = z[r][3] * activated<S>(activation, c[r]);
+    keep_h(f, 1 - s.parity[i], row, block, h);
+    if (a.hs) store(static_cast<S *>(a.hs) + row * a.hs_row + s.t * a.hs_step + at, h, units);
   }
 }
 
@@ -409,7 +437,7 @@ void forward_block(const Forward<S> &f, const Step<S> &s, int64_t begin, int64_t
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
     for (int g = 0; g < 4; ++g) z[r][g] = sum[r][g];
-  for (int r = 0; r < R; ++r) forward_cell(f, s, s.active[begin + r], block, z[r]);
+  KL_BY_ACTIVATIONS(forward_cells, S, a)(f, s, s.active + begin, R, block, z);
 }
 
 template <class S, int R>
@@ -706,6 +734,12 @@ int forward(const kl_forward *calls, int64_t count) {
       break;
     }
     const Pack<S> pack(const_cast<void *>(a.pack), a.F, a.H);
+    if (a.gates) {
+      const int64_t saved = a.T * a.B * a.H * int64_t(sizeof(S));
+      prefer_large_pages_of_new(a.gates, 4 * saved);
+      prefer_large_pages_of_new(a.cs, saved);
+      prefer_large_pages_of_new(a.hs, saved);
+    }
     S *h = static_cast<S *>(memory[i]);
     S *dropped = a.h_drop_gates ? h + 3 * state : nullptr;
     team.call[i].f = {&a, blocks, width, pack.panels, pack.bias, h, dropped, h + 2 * state};
@@ -780,7 +814,7 @@ void backward_block(const kl_backward &a, const int64_t *rows, const S *const *f
 }
 
 // dz of one row and step, for the units from begin to end; dh takes dy in, dc goes one step back.
-template <class S>
+template <class S, int64_t ACTIVATION, int64_t RECURRENT>
 void backward_cell(const kl_backward &a, int64_t row, int64_t t, S *dz, int64_t begin,
                    int64_t end) {
   const int64_t L = lanes<S>, H = a.H;
@@ -790,7 +824,8 @@ void backward_cell(const kl_backward &a, int64_t row, int64_t t, S *dz, int64_t 
   const S *dy =
       a.dy ? static_cast<const S *>(a.dy) + row * a.dy_row + t * a.dy_step : nullptr;
   S *dh = static_cast<S *>(a.dh) + row * H, *dc = static_cast<S *>(a.dc) + row * H;
-  const int64_t s = a.recurrent_activation, f = a.activation;
+  const int64_t f = ACTIVATION == KL_ANY ? a.activation : ACTIVATION;
+  const int64_t s = RECURRENT == KL_ANY ? a.recurrent_activation : RECURRENT;
   for (int64_t at = begin; at < end; at += L) {
     const int64_t n = H - at;
     const V<S> i = load(gates + at, n), forget = load(gates + H + at, n);
@@ -816,6 +851,7 @@ int backward_part(const kl_backward &a, const int64_t *rows, int64_t n, int64_t 
   char *memory = static_cast<char *>(allocated(2 * n * int64_t(sizeof(int64_t))));
   int64_t *active = reinterpret_cast<int64_t *>(memory);
   const S **from = reinterpret_cast<const S **>(active + n);
+  const auto cell = KL_BY_ACTIVATIONS(backward_cell, S, a);
   for (int64_t t = a.stop - 1; t >= a.start; --t) {
     int64_t found = 0;
     for (int64_t i = 0; memory != nullptr && i < n; ++i) {
@@ -829,7 +865,7 @@ int backward_part(const kl_backward &a, const int64_t *rows, int64_t n, int64_t 
       }
       const int64_t index = (t - a.start) * a.B + row;
       S *dz = static_cast<S *>(a.dz) + (a.dz_row ? a.dz_row[index] : index) * 4 * a.H;
-      backward_cell(a, row, t, dz, begin, end);
+      cell(a, row, t, dz, begin, end);
       active[found] = row;
       from[found++] = dz;
     }
@@ -892,7 +928,13 @@ struct BackwardCall {
 template <class S>
 int backward(const kl_backward *calls, int64_t count) {
   Team<BackwardCall<S>> team;
-  for (int64_t i = 0; i < count; ++i) team.call[i].a = &calls[i];
+  for (int64_t i = 0; i < count; ++i) {
+    const kl_backward &a = calls[i];
+    team.call[i].a = &a;
+    if (a.dz_row) continue;  // it has rows of what counts alone
+    const int64_t size = (a.stop - a.start) * a.B * 4 * a.H * int64_t(sizeof(S));
+    prefer_large_pages_of_new(a.dz, size);
+  }
   const kl_backward &one = calls[0];
   const int64_t wide = (one.h_drop_gates == 4 ? 1 : 4) * lanes<S>;
   const double step = 4.0 * one.B * one.H * one.H;

@@ -1,7 +1,7 @@
 // Vectors by the compiler's own types, and the activations on them. Compiled once for each
 // instruction set: KL_BYTES is the width of a vector, KL_SET the namespace.
 //
-// exp and tanh are Cephes's (S. L. Moshier, expf.c, tanhf.c, exp.c, tanh.c), without branches.
+// exp and the tanh of doubles are Cephes's (S. L. Moshier, expf.c, exp.c, tanh.c), without branches.
 
 #pragma once
 
@@ -9,6 +9,17 @@
 #include <string.h>
 
 #include "lstm.h"
+
+#ifdef KL_X86
+#include <immintrin.h>
+#if KL_BYTES == 64
+#define KL_MM(NAME) _mm512_##NAME
+#elif KL_BYTES == 32
+#define KL_MM(NAME) _mm256_##NAME
+#else
+#define KL_MM(NAME) _mm_##NAME
+#endif
+#endif
 
 #define KL_INLINE static inline __attribute__((always_inline))
 
@@ -69,46 +80,84 @@ KL_INLINE V<S> all(S value) {
   return V<S>{} + value;
 }
 
-// 2 to the n, for the n that adding `magic` has left in the low bits, times y.
-KL_INLINE V<float> scaled(V<float> y, V<float> n_and_magic) {
-  typedef Vector<float>::bits bits;
-  return (V<float>)((bits)y + ((bits)n_and_magic << 23));
+// The lesser and the greater of a limit and x, of NaN NaN. (The compiler's vector types have no
+// such operators, and GCC 12 makes none of a comparison.)
+#ifdef KL_MM
+KL_INLINE V<float> at_most(V<float> x, float limit) { return KL_MM(min_ps)(all(limit), x); }
+KL_INLINE V<double> at_most(V<double> x, double limit) { return KL_MM(min_pd)(all(limit), x); }
+KL_INLINE V<float> at_least(V<float> x, float limit) { return KL_MM(max_ps)(all(limit), x); }
+KL_INLINE V<double> at_least(V<double> x, double limit) { return KL_MM(max_pd)(all(limit), x); }
+#else
+template <class S>
+KL_INLINE V<S> at_most(V<S> x, S limit) {
+  return x > limit ? all(limit) : x;
 }
 
-KL_INLINE V<double> scaled(V<double> y, V<double> n_and_magic) {
-  typedef Vector<double>::bits bits;
-  return (V<double>)((bits)y + ((bits)n_and_magic << 52));
+template <class S>
+KL_INLINE V<S> at_least(V<S> x, S limit) {
+  return x < limit ? all(limit) : x;
+}
+#endif
+
+template <class S>
+struct Rounding;
+
+template <>
+struct Rounding<float> {
+  static constexpr float magic = 12582912.0f;  // 1.5 * 2^23: who adds it has integers in low bits
+  static constexpr int mantissa = 23;
+};
+
+template <>
+struct Rounding<double> {
+  static constexpr double magic = 6755399441055744.0;  // 1.5 * 2^52
+  static constexpr int mantissa = 52;
+};
+
+// A number as n ln 2 + r.
+template <class S>
+struct Parts {
+  V<S> n, n_and_magic, r;
+};
+
+KL_INLINE Parts<float> parts_of(V<float> x) {
+  const V<float> n_and_magic = x * 1.44269504088896341f + Rounding<float>::magic;
+  const V<float> n = n_and_magic - Rounding<float>::magic;
+  return {n, n_and_magic, x - n * 0.693359375f - n * -2.12194440e-4f};
 }
 
-// Between the smallest and the largest number whose power is one; NaN stays NaN.
-KL_INLINE V<float> exponential(V<float> given) {
-  V<float> x = given;
-  x = x > 88.0f ? all(88.0f) : x;
-  x = x < -87.0f ? all(-87.0f) : x;
-  const float magic = 12582912.0f;  // 1.5 * 2^23
-  V<float> n = x * 1.44269504088896341f + magic;
-  V<float> whole = n - magic;
-  V<float> r = x - whole * 0.693359375f;
-  r = r - whole * -2.12194440e-4f;
+KL_INLINE Parts<double> parts_of(V<double> x) {
+  const V<double> n_and_magic = x * 1.4426950408889634073599 + Rounding<double>::magic;
+  const V<double> n = n_and_magic - Rounding<double>::magic;
+  return {n, n_and_magic, x - n * 6.93145751953125e-1 - n * 1.42860682030941723212e-6};
+}
+
+// y times 2 to the n. Where an instruction does it, to infinity and of NaN NaN.
+#if defined(KL_MM) && KL_BYTES == 64
+#define KL_SCALES true
+KL_INLINE V<float> scaled(V<float> y, Parts<float> x) { return _mm512_scalef_ps(y, x.n); }
+KL_INLINE V<double> scaled(V<double> y, Parts<double> x) { return _mm512_scalef_pd(y, x.n); }
+#else
+#define KL_SCALES false
+template <class S>
+KL_INLINE V<S> scaled(V<S> y, Parts<S> x) {
+  typedef typename Vector<S>::bits bits;
+  return (V<S>)((bits)y + ((bits)x.n_and_magic << Rounding<S>::mantissa));
+}
+#endif
+
+// e to the r, less 1, for |r| < 0.35.
+KL_INLINE V<float> small_expm1(V<float> r) {
   V<float> y = all(1.9875691500e-4f);
   y = y * r + 1.3981999507e-3f;
   y = y * r + 8.3334519073e-3f;
   y = y * r + 4.1665795894e-2f;
   y = y * r + 1.6666665459e-1f;
   y = y * r + 5.0000001201e-1f;
-  y = y * (r * r) + r + 1.0f;
-  return given == given ? scaled(y, n) : given;  // scaled() may make a number of a NaN
+  return y * (r * r) + r;
 }
 
-KL_INLINE V<double> exponential(V<double> given) {
-  V<double> x = given;
-  x = x > 708.0 ? all(708.0) : x;
-  x = x < -708.0 ? all(-708.0) : x;
-  const double magic = 6755399441055744.0;  // 1.5 * 2^52
-  V<double> n = x * 1.4426950408889634073599 + magic;
-  V<double> whole = n - magic;
-  V<double> r = x - whole * 6.93145751953125e-1;
-  r = r - whole * 1.42860682030941723212e-6;
+KL_INLINE V<double> small_expm1(V<double> r) {
   V<double> z = r * r;
   V<double> p = all(1.26177193074810590878e-4);
   p = p * z + 3.02994407707441961300e-2;
@@ -117,20 +166,31 @@ KL_INLINE V<double> exponential(V<double> given) {
   q = q * z + 2.52448340349684104192e-3;
   q = q * z + 2.27265548208155028766e-1;
   q = q * z + 2.00000000000000000005;
-  return given == given ? scaled(1.0 + 2.0 * (p / (q - p)), n) : given;
+  return 2.0 * (p / (q - p));
 }
 
-KL_INLINE V<float> small_tanh(V<float> x) {  // |x| < 0.625
-  V<float> z = x * x;
-  V<float> y = all(-5.70498872745e-3f);
-  y = y * z + 2.06390887954e-2f;
-  y = y * z + -5.37397155531e-2f;
-  y = y * z + 1.33314422036e-1f;
-  y = y * z + -3.33332819422e-1f;
-  return y * z * x + x;
+// Infinity above 89 (710), no less than at -87 (-708), of NaN NaN.
+template <class S>
+KL_INLINE V<S> exponential(V<S> x) {
+  const S most = sizeof(S) == 8 ? 708 : 88, least = sizeof(S) == 8 ? -708 : -87;
+  const S beyond = sizeof(S) == 8 ? 710 : 89;
+  const Parts<S> parts = parts_of(at_least(at_most(x, KL_SCALES ? beyond : most), least));
+  const V<S> y = scaled(small_expm1(parts.r) + S(1), parts);
+  return KL_SCALES ? y : x <= most ? y : x + S(__builtin_inf());
 }
 
-KL_INLINE V<double> small_tanh(V<double> x) {
+// From e^2|x| - 1, which near 0 has all its digits, since n is 0 there.
+KL_INLINE V<float> tanh_of(V<float> x) {
+  typedef Vector<float>::bits bits;
+  const bits sign = (bits)x & INT32_MIN;
+  const V<float> size = (V<float>)((bits)x ^ sign);
+  const Parts<float> parts = parts_of(at_most(size + size, 88.0f));
+  const V<float> power = scaled(all(1.0f), parts);
+  const V<float> less_1 = small_expm1(parts.r) * power + (power - 1.0f);
+  return (V<float>)((bits)(less_1 / (less_1 + 2.0f)) | sign);
+}
+
+KL_INLINE V<double> small_tanh(V<double> x) {  // |x| < 0.625
   V<double> z = x * x;
   V<double> p = all(-9.64399179425052238628e-1);
   p = p * z + -9.92877231001918586564e1;
@@ -141,35 +201,32 @@ KL_INLINE V<double> small_tanh(V<double> x) {
   return x + x * z * (p / q);
 }
 
-template <class S>
-KL_INLINE V<S> tanh_of(V<S> x) {
-  V<S> size = x < S(0) ? -x : x;
-  V<S> large = S(1) - S(2) / (exponential(size + size) + S(1));
-  large = x < S(0) ? -large : large;
-  return size >= S(0.625) ? large : small_tanh(x);
+KL_INLINE V<double> tanh_of(V<double> x) {
+  V<double> size = x < 0.0 ? -x : x;
+  V<double> large = 1.0 - 2.0 / (exponential<double>(size + size) + 1.0);
+  large = x < 0.0 ? -large : large;
+  return size >= 0.625 ? large : small_tanh(x);
 }
 
 template <class S>
 KL_INLINE V<S> sigmoid_of(V<S> x) {
-  const V<S> y = S(1) / (exponential(-x) + S(1));
-  return x < S(sizeof(S) == 8 ? -708 : -87) ? V<S>{} : y;  // 0 exactly: it may meet an infinity
+  return S(1) / (exponential<S>(-x) + S(1));  // 0 exactly in the end: it may meet an infinity
 }
 
 template <class S>
 KL_INLINE V<S> clipped(V<S> x, S low, S high) {
-  x = x < low ? all(low) : x;
-  return x > high ? all(high) : x;
+  return at_most(at_least(x, low), high);
 }
 
 template <class S>
 KL_INLINE V<S> activated(int64_t activation, V<S> x) {
   switch (activation) {
     case KL_TANH:
-      return tanh_of<S>(x);
+      return tanh_of(x);
     case KL_SIGMOID:
       return sigmoid_of<S>(x);
     case KL_RELU:
-      return x < S(0) ? all(S(0)) : x;
+      return at_least(x, S(0));
     case KL_SOFTSIGN:
       return x / (S(1) + (x < S(0) ? -x : x));
     case KL_HARD_SIGMOID:
