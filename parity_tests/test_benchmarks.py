@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import floors, libraries, report, worker
+from benchmarks import floors, libraries, report, verdicts, worker
 from benchmarks.cases import (
     BASELINE,
     GROUPS,
@@ -489,7 +489,7 @@ def run(*rows: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def verdict(target: Target, *runs: dict[str, Any]) -> dict[str, Any]:
-    (found,) = report.judge(target, 2, list(runs))
+    (found,) = verdicts.judge(target, 2, list(runs))
     return found
 
 
@@ -542,13 +542,13 @@ def test_ratios_are_taken_within_rounds_and_over_the_run() -> None:
     case = Case(*LARGE)
     ours, other = row(case, OURS, 2.0, 1.02, 1.1), row(case, BASELINE, 2.0, 1.0, 1.0)
     ours["median"] = other["median"] = 1.0
-    assert report.ratio(ours, other) == report.largest_ratio(ours, other) == 1.02
+    assert verdicts.ratio(ours, other) == verdicts.largest_ratio(ours, other) == 1.02
     ours["median"] = 1.04  # the whole run says otherwise
-    assert report.largest_ratio(ours, other) == 1.04
+    assert verdicts.largest_ratio(ours, other) == 1.04
     other["round_medians"] = [None, 0.5, None]  # a slow one, in one round alone
-    assert report.ratio(ours, other) == 2.04
+    assert verdicts.ratio(ours, other) == 2.04
     other["round_medians"] = [None, None, None]
-    assert report.ratio(ours, other) == 1.04
+    assert verdicts.ratio(ours, other) == 1.04
 
 
 def test_a_variant_is_held_against_the_plain_case() -> None:
@@ -607,7 +607,7 @@ def test_the_floor_and_memory_are_judged() -> None:
 def test_the_table_of_targets_counts() -> None:
     case = Case(*LARGE)
     runs = [run(row(case, OURS, 1.2), row(case, BASELINE, 1.0))]
-    found = [v for target in TARGETS for v in report.judge(target, 2, runs)]
+    found = [v for target in TARGETS for v in verdicts.judge(target, 2, runs)]
     text = report.target_table(found)
     assert text.startswith(f"0 of 1 met; {len(found) - 1} not measured.")
     assert "against the fastest peer, training, 1×3×1×1; " in text.split("\n\n")[1]
@@ -646,12 +646,12 @@ def test_who_is_far_behind_in_the_first_run_is_in_no_later_one() -> None:
 def test_a_library_that_is_in_the_first_run_alone() -> None:
     case = Case(*LARGE)
     both, once = row(case, OURS, 1.0, 2.0), row(case, "torch_loop", 3.0, 4.0)
-    rows = report.combined([[both, once], [both]])
+    rows = verdicts.combined([[both, once], [both]])
     assert rows[0]["round_medians"] == [1.0, 2.0, 1.0, 2.0]
     assert rows[1]["round_medians"] == [3.0, 4.0, None, None]
-    assert report.ratio(rows[1], rows[0]) == 2.5
+    assert verdicts.ratio(rows[1], rows[0]) == 2.5
     failed = row(case, OURS, status="error", message="died")
-    (found,) = report.combined([[both], [failed], [both]])
+    (found,) = verdicts.combined([[both], [failed], [both]])
     assert (found["status"], found["failed"]) == ("ok", "error in 1 of 3 runs")
     assert report.listed([found], ("error",)) == [
         f"- {OURS}, {case.id}, error in 1 of 3 runs: died"
@@ -887,8 +887,9 @@ def test_the_better_of_two_measurements() -> None:
 
 
 def test_exponents_are_fitted() -> None:
-    assert report.exponent([2, 4, 8, 16], [3 * n**1.5 for n in (2, 4, 8, 16)]) == pytest.approx(1.5)
-    assert report.exponent([1, 10, 100], [1.0, 5.0, 1.0]) == pytest.approx(0)
+    sizes = [2.0, 4.0, 8.0, 16.0]
+    assert verdicts.exponent(sizes, [3 * n**1.5 for n in sizes]) == pytest.approx(1.5)
+    assert verdicts.exponent([1, 10, 100], [1.0, 5.0, 1.0]) == pytest.approx(0)
     shapes = {"H": ((2, 3, 4, 8), (2, 3, 4, 16), (2, 3, 4, 32))}
     rows = [
         row(Case(*shape, mode), name, shape[3] ** power, growth=True)
@@ -897,7 +898,7 @@ def test_exponents_are_fitted() -> None:
         for name, power in ((OURS, 1.0), (BASELINE, 2.0))
     ]
     rows[-1]["status"] = "wrong"
-    found = {(g["mode"], g["library"]): g["exponent"] for g in report.exponents(rows, shapes, 2)}
+    found = {(g["mode"], g["library"]): g["exponent"] for g in verdicts.exponents(rows, shapes, 2)}
     assert found == {
         ("inference", OURS): pytest.approx(1),
         ("inference", BASELINE): pytest.approx(2),
