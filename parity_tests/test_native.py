@@ -277,7 +277,8 @@ def test_threads_that_share_the_units_wait_for_each_other(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("numbers", "name", "bound"),
     [(np.linspace(-30, 30, 20010), name, 2.5e-7) for name in ("tanh", "sigmoid")]
-    + [(np.geomspace(1e-30, 1, 20011), "tanh", 2.5e-7)],
+    + [(np.geomspace(1e-30, 1, 20011), "tanh", 2.5e-7)]
+    + [(np.linspace(0.17, 0.36, 60013), "tanh", 2.5e-7)],  # where e^2x is first taken apart
 )
 def test_activations_to_a_few_ulps(numbers: np.ndarray, name: str, bound: float) -> None:
     """With z in the candidate alone and open gates, c is the activation of z."""

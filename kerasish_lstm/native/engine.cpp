@@ -1,9 +1,9 @@
 // The recurrence and its backward, for one instruction set.
 //
 // Weights lie in panels: of one vector of units the four gates, for each k of [x, h]. So the four
-// pre-activations of these units and of up to KL_ROWS rows stay in registers until their step is
-// done, and no buffer of gates is written at inference. A row that is masked at a step is left out
-// of its blocks: it costs nothing.
+// pre-activations of these units and of up to KL_ROWS rows are summed in registers, and at inference
+// no more of them than these is ever in memory. A row that is masked at a step is left out of its
+// blocks: it costs nothing.
 //
 // Nothing here is a template of the standard library's, whose code the linker could take from a
 // file that is compiled for another processor.
@@ -209,9 +209,9 @@ void prefer_large_pages(void *memory, int64_t bytes) {
 #endif
 }
 
-// And where much is new, made for this call: what is written first takes its pages one by one.
+// And where much is made for one call, whose first writing may have to take its pages one by one.
 void prefer_large_pages_of_new(void *memory, int64_t bytes) {
-  if (bytes >= WORTH_LARGE_PAGES) prefer_large_pages(memory, bytes);
+  if (memory && bytes >= WORTH_LARGE_PAGES) prefer_large_pages(memory, bytes);
 }
 
 template <class S>
@@ -736,9 +736,10 @@ int forward(const kl_forward *calls, int64_t count) {
     const Pack<S> pack(const_cast<void *>(a.pack), a.F, a.H);
     if (a.gates) {
       const int64_t saved = a.T * a.B * a.H * int64_t(sizeof(S));
-      prefer_large_pages_of_new(a.gates, 4 * saved);
+      // At masked steps there are no gates: small pages that nobody writes to take no memory.
+      if (a.mask == nullptr) prefer_large_pages_of_new(a.gates, 4 * saved);
       prefer_large_pages_of_new(a.cs, saved);
-      prefer_large_pages_of_new(a.hs, saved);
+      if (a.hs_row == a.H && a.hs_step == a.B * a.H) prefer_large_pages_of_new(a.hs, saved);
     }
     S *h = static_cast<S *>(memory[i]);
     S *dropped = a.h_drop_gates ? h + 3 * state : nullptr;

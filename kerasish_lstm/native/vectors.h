@@ -10,15 +10,15 @@
 
 #include "lstm.h"
 
-#ifdef KL_X86
-#include <immintrin.h>
-#if KL_BYTES == 64
+#if KL_BYTES == 64 && defined(__AVX512F__)
 #define KL_MM(NAME) _mm512_##NAME
-#elif KL_BYTES == 32
+#elif KL_BYTES == 32 && defined(__AVX__)
 #define KL_MM(NAME) _mm256_##NAME
-#else
+#elif KL_BYTES == 16 && defined(__SSE2__)
 #define KL_MM(NAME) _mm_##NAME
 #endif
+#ifdef KL_MM
+#include <immintrin.h>
 #endif
 
 #define KL_INLINE static inline __attribute__((always_inline))

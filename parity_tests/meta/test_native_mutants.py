@@ -42,8 +42,8 @@ DROPPED = Case("gaps", "given", True, True, dropout="both")
 MUTANTS: dict[str, tuple[str, str, str, tuple[Case, ...]]] = {
     "gates swapped": (
         "engine.cpp",
-        "z[0]);\n  const V<S> forget",
-        "z[1]);\n  const V<S> forget",
+        "input = activated<S>(recurrent, z[r][0])",
+        "input = activated<S>(recurrent, z[r][1])",
         (PLAIN,),
     ),
     "old h read": (
@@ -124,6 +124,12 @@ MUTANTS: dict[str, tuple[str, str, str, tuple[Case, ...]]] = {
         "",
         (PLAIN,),
     ),
+    "tanh without its sign": (
+        "vectors.h",
+        "large = x < 0.0 ? -large : large;",
+        "",
+        (PLAIN,),
+    ),
     "the slope of tanh": (
         "vectors.h",
         "return S(1) - y * y;",
@@ -156,7 +162,7 @@ MUTANTS: dict[str, tuple[str, str, str, tuple[Case, ...]]] = {
     ),
     "relu leaks": (
         "vectors.h",
-        "return x < S(0) ? all(S(0)) : x;",
+        "return at_least(x, S(0));",
         "return x < S(0) ? S(0.01) * x : x;",
         (RELU,),
     ),
