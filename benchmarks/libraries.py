@@ -33,7 +33,7 @@ from benchmarks.cases import (
 from benchmarks.truth import Arrays, compare, truth
 
 ROOT = Path(__file__).resolve().parent.parent
-SLOW = 0.1  # seconds; a call this long needs no warm-up in each round
+SLOW = 0.1  # seconds; a call this long is not called before the rounds
 ANSWER = 240.0  # seconds until a worker that has not answered is stopped
 # What would change a library's threads, kernels or precision, were it the user's.
 SETTINGS = (
@@ -167,7 +167,7 @@ def is_close(library: str, seconds: float, fastest: float) -> bool:
 
 class Pace(NamedTuple):
     """How often to call: in ``rounds`` turns, ``budget`` seconds a library and case together, each
-    turn after ``warm_up`` seconds of untimed calls."""
+    turn after ``warm_up`` seconds of untimed calls, and one at least."""
 
     rounds: int
     budget: float
@@ -283,18 +283,16 @@ def measure(
         # Every other round backwards, so that nobody always comes behind the same neighbour.
         for library, case, row in turns[:: -1 if number % 2 else 1]:
             seconds = row["seconds"]
-            slow = seconds > SLOW
             late = number > pace.turns(library.name, seconds, fastest[case])
-            if row["status"] != "ok" or late or (slow and number == 0):
+            if row["status"] != "ok" or late or (seconds > SLOW and number == 0):
                 continue
             if before not in (None, library):
                 time.sleep(REST)
             before = library
             repeats = pace.repeats(library.name, seconds, fastest[case]) if number else 3
-            warm_up = 0.0 if slow else pace.warm_up
             answer = library.ask(
-                60 + 20 * (repeats * seconds + warm_up),
-                do="time", case=case, warm_up=warm_up, repeats=repeats,
+                60 + 20 * ((repeats + 1) * seconds + pace.warm_up),
+                do="time", case=case, warm_up=pace.warm_up, repeats=repeats,
             )  # fmt: skip
             if answer["status"] != "ok":
                 row.update(status="error", message=f"in round {number}: {answer['message']}")

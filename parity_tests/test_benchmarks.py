@@ -771,7 +771,8 @@ def test_weights_change_between_training_steps_and_not_before_the_check(tmp_path
     worker.serve(map(json.dumps, requests), answers, str(tmp_path / "some.py"))
     assert [json.loads(line)["status"] for line in answers.getvalue().splitlines()] == ["ok"] * 4
     assert np.load(tmp_path / "a.npz")["output"].item() == 2
-    assert np.load(tmp_path / "b.npz")["output"].item() == 2 + 4 + 2
+    warmed_up = 2  # a call at least
+    assert np.load(tmp_path / "b.npz")["output"].item() == 2 + warmed_up + 4 + 2
 
 
 @pytest.mark.parametrize("name", ["kerasish", "torch_lstm", "torch_loop"])

@@ -26,7 +26,6 @@ namespace {
 
 const int64_t FEW_ROWS = 8;           // of a thread: below, x K is one product over many steps
 const int64_t PROJECTED = 1 << 18;    // bytes of x K at a time
-const int64_t WORTH_LARGE_PAGES = 4 << 20;  // bytes of new memory
 const int64_t ROWS_A_THREAD = 4;      // from here on the batch is what is split
 #ifdef KL_ALWAYS_SPLIT  // for tests of small sizes
 const double WORTH_A_THREAD = 0, WORTH_A_BARRIER = 0;
@@ -207,11 +206,6 @@ void prefer_large_pages(void *memory, int64_t bytes) {
 #else
   (void)memory, (void)bytes;
 #endif
-}
-
-// And where much is made for one call, whose first writing may have to take its pages one by one.
-void prefer_large_pages_of_new(void *memory, int64_t bytes) {
-  if (memory && bytes >= WORTH_LARGE_PAGES) prefer_large_pages(memory, bytes);
 }
 
 template <class S>
@@ -734,13 +728,6 @@ int forward(const kl_forward *calls, int64_t count) {
       break;
     }
     const Pack<S> pack(const_cast<void *>(a.pack), a.F, a.H);
-    if (a.gates) {
-      const int64_t saved = a.T * a.B * a.H * int64_t(sizeof(S));
-      // At masked steps there are no gates: small pages that nobody writes to take no memory.
-      if (a.mask == nullptr) prefer_large_pages_of_new(a.gates, 4 * saved);
-      prefer_large_pages_of_new(a.cs, saved);
-      if (a.hs_row == a.H && a.hs_step == a.B * a.H) prefer_large_pages_of_new(a.hs, saved);
-    }
     S *h = static_cast<S *>(memory[i]);
     S *dropped = a.h_drop_gates ? h + 3 * state : nullptr;
     team.call[i].f = {&a, blocks, width, pack.panels, pack.bias, h, dropped, h + 2 * state};
@@ -929,13 +916,7 @@ struct BackwardCall {
 template <class S>
 int backward(const kl_backward *calls, int64_t count) {
   Team<BackwardCall<S>> team;
-  for (int64_t i = 0; i < count; ++i) {
-    const kl_backward &a = calls[i];
-    team.call[i].a = &a;
-    if (a.dz_row) continue;  // it has rows of what counts alone
-    const int64_t size = (a.stop - a.start) * a.B * 4 * a.H * int64_t(sizeof(S));
-    prefer_large_pages_of_new(a.dz, size);
-  }
+  for (int64_t i = 0; i < count; ++i) team.call[i].a = &calls[i];
   const kl_backward &one = calls[0];
   const int64_t wide = (one.h_drop_gates == 4 ? 1 : 4) * lanes<S>;
   const double step = 4.0 * one.B * one.H * one.H;

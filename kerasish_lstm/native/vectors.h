@@ -114,19 +114,19 @@ struct Rounding<double> {
   static constexpr int mantissa = 52;
 };
 
-// A number as n ln 2 + r.
+// A number as n ln 2 + r, the reduction of its range.
 template <class S>
-struct Parts {
+struct Reduced {
   V<S> n, n_and_magic, r;
 };
 
-KL_INLINE Parts<float> parts_of(V<float> x) {
+KL_INLINE Reduced<float> reduced(V<float> x) {
   const V<float> n_and_magic = x * 1.44269504088896341f + Rounding<float>::magic;
   const V<float> n = n_and_magic - Rounding<float>::magic;
   return {n, n_and_magic, x - n * 0.693359375f - n * -2.12194440e-4f};
 }
 
-KL_INLINE Parts<double> parts_of(V<double> x) {
+KL_INLINE Reduced<double> reduced(V<double> x) {
   const V<double> n_and_magic = x * 1.4426950408889634073599 + Rounding<double>::magic;
   const V<double> n = n_and_magic - Rounding<double>::magic;
   return {n, n_and_magic, x - n * 6.93145751953125e-1 - n * 1.42860682030941723212e-6};
@@ -135,12 +135,12 @@ KL_INLINE Parts<double> parts_of(V<double> x) {
 // y times 2 to the n. Where an instruction does it, to infinity and of NaN NaN.
 #if defined(KL_MM) && KL_BYTES == 64
 #define KL_SCALES true
-KL_INLINE V<float> scaled(V<float> y, Parts<float> x) { return _mm512_scalef_ps(y, x.n); }
-KL_INLINE V<double> scaled(V<double> y, Parts<double> x) { return _mm512_scalef_pd(y, x.n); }
+KL_INLINE V<float> scaled(V<float> y, Reduced<float> x) { return _mm512_scalef_ps(y, x.n); }
+KL_INLINE V<double> scaled(V<double> y, Reduced<double> x) { return _mm512_scalef_pd(y, x.n); }
 #else
 #define KL_SCALES false
 template <class S>
-KL_INLINE V<S> scaled(V<S> y, Parts<S> x) {
+KL_INLINE V<S> scaled(V<S> y, Reduced<S> x) {
   typedef typename Vector<S>::bits bits;
   return (V<S>)((bits)y + ((bits)x.n_and_magic << Rounding<S>::mantissa));
 }
@@ -174,8 +174,8 @@ template <class S>
 KL_INLINE V<S> exponential(V<S> x) {
   const S most = sizeof(S) == 8 ? 708 : 88, least = sizeof(S) == 8 ? -708 : -87;
   const S beyond = sizeof(S) == 8 ? 710 : 89;
-  const Parts<S> parts = parts_of(at_least(at_most(x, KL_SCALES ? beyond : most), least));
-  const V<S> y = scaled(small_expm1(parts.r) + S(1), parts);
+  const Reduced<S> of_x = reduced(at_least(at_most(x, KL_SCALES ? beyond : most), least));
+  const V<S> y = scaled(small_expm1(of_x.r) + S(1), of_x);
   return KL_SCALES ? y : x <= most ? y : x + S(__builtin_inf());
 }
 
@@ -184,9 +184,9 @@ KL_INLINE V<float> tanh_of(V<float> x) {
   typedef Vector<float>::bits bits;
   const bits sign = (bits)x & INT32_MIN;
   const V<float> size = (V<float>)((bits)x ^ sign);
-  const Parts<float> parts = parts_of(at_most(size + size, 88.0f));
-  const V<float> power = scaled(all(1.0f), parts);
-  const V<float> less_1 = small_expm1(parts.r) * power + (power - 1.0f);
+  const Reduced<float> of_x = reduced(at_most(size + size, 88.0f));
+  const V<float> power = scaled(all(1.0f), of_x);
+  const V<float> less_1 = small_expm1(of_x.r) * power + (power - 1.0f);
   return (V<float>)((bits)(less_1 / (less_1 + 2.0f)) | sign);
 }
 
