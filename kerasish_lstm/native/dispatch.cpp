@@ -97,7 +97,9 @@ void member(void *data) {
   team->work(team->data, openmp_thread(), openmp_threads());
 }
 
-void pause(int64_t spins) {
+}  // namespace
+
+void kerasish_lstm::pause(int64_t spins) {
 #if defined(__unix__) || defined(__APPLE__)
   if (spins > 4000) {
     sched_yield();
@@ -110,8 +112,6 @@ void pause(int64_t spins) {
   __asm__ __volatile__("yield");
 #endif
 }
-
-}  // namespace
 
 void kerasish_lstm::Barrier::wait() {
   if (threads == 1) return;

@@ -1,9 +1,9 @@
 // The recurrence and its backward, for one instruction set.
 //
 // Weights lie in panels: of one vector of units the four gates, for each k of [x, h]. So the four
-// pre-activations of these units and of up to KL_ROWS rows are summed in registers, and at inference
-// no more of them than these is ever in memory. A row that is masked at a step is left out of its
-// blocks: it costs nothing.
+// pre-activations of these units and of up to KL_ROWS rows are summed in registers, and at
+// inference no more of them than these is ever in memory. A row that is masked at a step is left out
+// of its blocks: it costs nothing.
 //
 // Nothing here is a template of the standard library's, whose code the linker could take from a
 // file that is compiled for another processor.
@@ -20,6 +20,7 @@
 
 using kerasish_lstm::Barrier;
 using kerasish_lstm::in_parallel;
+using kerasish_lstm::pause;
 
 namespace KL_SET {
 namespace {
@@ -338,6 +339,8 @@ struct Forward {
   S *h;        // (2, B, width): of each row the one of its parity is now
   S *dropped;  // (2, gates, B, width), where h is dropped out; or null
   S *c;        // (B, width)
+  S *lines;    // (2, B, threads, lines_each) cache lines, where threads share the units; or null
+  int64_t lines_each;
 
   const S *now(int64_t parity, int64_t row) const {
     const int64_t gates = most(1, a->h_drop_gates);
@@ -514,10 +517,85 @@ bool counts(const S &a, int64_t row, int64_t t, int64_t T) {
   return a.mask == nullptr || a.mask[row * a.mask_row + at * a.mask_step] != 0;
 }
 
+// A thread's place among those that share the units of a call.
+struct Place {
+  Barrier *barrier;
+  int64_t thread, threads;
+};
+
+// How threads that share the units exchange h: each has an h of its own, and sends its units of it
+// in cache lines to the others. A line ends with the number of its step, which is written last and
+// read first: so one journey from core to core brings both the news and the numbers. A line is used
+// again two steps later, when all have read it: they have sent the step between.
+const int64_t LINE = 64;
+
+template <class S>
+constexpr int64_t in_a_line = LINE / sizeof(S) - 1;
+
+template <class S>
+S *lines_of(const Forward<S> &f, const Place &place, int64_t thread, int64_t parity, int64_t row) {
+  const int64_t at = ((parity * f.a->B + row) * place.threads + thread) * f.lines_each;
+  return f.lines + at * LINE / int64_t(sizeof(S));
+}
+
+template <class S>
+auto step_of(S *line) {
+  typedef typename Vector<S>::step step;
+  return reinterpret_cast<step *>(line + in_a_line<S>);
+}
+
+// h, or null for the step alone, of one row.
+template <class S>
+void send(const Forward<S> &f, const Place &place, int64_t parity, int64_t row, int64_t units,
+          const S *h, int64_t step) {
+  S *line = lines_of(f, place, place.thread, parity, row);
+  for (int64_t at = 0; at < units; at += in_a_line<S>, line += in_a_line<S> + 1) {
+    if (h) memcpy(line, h + at, least(in_a_line<S>, units - at) * sizeof(S));
+    __atomic_store_n(step_of(line), step, __ATOMIC_RELEASE);
+  }
+}
+
+template <class S>
+bool is_there(const Forward<S> &f, const Place &place, const Step<S> &s, int64_t active,
+              int64_t thread, int64_t units, int64_t step) {
+  bool all_lines = true;  // asked for side by side
+  for (int64_t j = 0; j < active; ++j) {
+    const int64_t i = s.active[j];
+    S *line = lines_of(f, place, thread, s.parity[i], s.rows[i]);
+    for (int64_t at = 0; at < units; at += in_a_line<S>, line += in_a_line<S> + 1)
+      all_lines &= __atomic_load_n(step_of(line), __ATOMIC_ACQUIRE) >= step;
+  }
+  return all_lines;
+}
+
+// The h of the other threads' units, once it is there.
+template <class S>
+void receive(const Forward<S> &f, const Place &place, const Step<S> &s, int64_t active,
+             int64_t step) {
+  const int64_t L = lanes<S>;
+  for (int64_t apart = 1; apart < place.threads; ++apart) {
+    const int64_t thread = (place.thread + apart) % place.threads;
+    const int64_t first = f.blocks * thread / place.threads;
+    const int64_t last = f.blocks * (thread + 1) / place.threads, units = (last - first) * L;
+    for (int64_t spins = 0; !is_there(f, place, s, active, thread, units, step); ++spins)
+      pause(spins);
+    for (int64_t j = 0; j < active; ++j) {
+      const int64_t i = s.active[j], row = s.rows[i];
+      const S *line = lines_of(f, place, thread, s.parity[i], row);
+      S *h = f.h + (s.parity[i] * f.a->B + row) * f.width + first * L;
+      for (int64_t at = 0; at < units; at += in_a_line<S>, line += in_a_line<S> + 1)
+        memcpy(h + at, line, least(in_a_line<S>, units - at) * sizeof(S));
+      for (int64_t block = first; f.dropped && block < last; ++block)
+        keep_h(f, s.parity[i], row, block, load(h + (block - first) * L));
+    }
+  }
+}
+
 // All steps of n rows, and of the blocks of units from first to last.
 template <class S>
-int forward_part(const Forward<S> &f, const int64_t *rows, int64_t n, int64_t first, int64_t last,
-                 Barrier *barrier) {
+int forward_part(const Forward<S> &shared, const int64_t *rows, int64_t n, int64_t first,
+                 int64_t last, const Place *place) {
+  Forward<S> f = shared;
   const kl_forward &a = *f.a;
   const int64_t L = lanes<S>;
   const bool projects = n < FEW_ROWS && a.T > 1 && a.x_drop == nullptr;
@@ -525,12 +603,16 @@ int forward_part(const Forward<S> &f, const int64_t *rows, int64_t n, int64_t fi
   const int64_t together =
       projects ? least(a.T, most(1, PROJECTED / most(1, n * slot * int64_t(sizeof(S))))) : 1;
   const int64_t pairs = together * n;
-  const int64_t bytes = (projects ? pairs * slot : 0) * int64_t(sizeof(S)) +
-                        (a.x_drop ? 4 * n * a.F : 0) * int64_t(sizeof(S)) +
+  const int64_t state = a.B * f.width, own = place ? (2 + 2 * a.h_drop_gates) * state : 0;
+  const int64_t numbers = own + (projects ? pairs * slot : 0) + (a.x_drop ? 4 * n * a.F : 0);
+  const int64_t bytes = numbers * int64_t(sizeof(S)) +
                         (n + 2 * pairs) * int64_t(sizeof(int64_t)) + n;
   char *memory = static_cast<char *>(allocated(bytes));
-  // Who has no memory goes on to meet the others at the barrier.
-  S *projected = reinterpret_cast<S *>(memory);
+  if (place && memory) {
+    f.h = reinterpret_cast<S *>(memory);
+    if (f.dropped) f.dropped = f.h + 2 * state;
+  }
+  S *projected = reinterpret_cast<S *>(memory) + own;
   S *x_dropped = projected + (projects ? pairs * slot : 0);
   int64_t *active = reinterpret_cast<int64_t *>(x_dropped + (a.x_drop ? 4 * n * a.F : 0));
   int64_t *pair = active + n;
@@ -541,24 +623,20 @@ int forward_part(const Forward<S> &f, const int64_t *rows, int64_t n, int64_t fi
   for (int64_t i = 0; memory != nullptr && i < n; ++i) {
     const int64_t row = rows[i];
     parity[i] = 0;
-    for (int64_t block = first; block < last; ++block) {
+    for (int64_t block = 0; block < f.blocks; ++block) {
       const int64_t at = block * L, units = a.H - at;
       const V<S> zero = {};
       const V<S> h = a.h0 ? load(static_cast<const S *>(a.h0) + row * a.H + at, units) : zero;
-      const V<S> c = a.c0 ? load(static_cast<const S *>(a.c0) + row * a.H + at, units) : zero;
       keep_h(f, 0, row, block, h);
+      if (block < first || block >= last) continue;
+      const V<S> c = a.c0 ? load(static_cast<const S *>(a.c0) + row * a.H + at, units) : zero;
       store(f.c + row * f.width + at, c);
       if (a.cs) store(static_cast<S *>(a.cs) + row * a.H + at, c, units);
     }
   }
-  if (barrier) barrier->wait();
 
   Step<S> s = {0, 0, rows, active, parity, nullptr, a.x_drop ? x_dropped : nullptr, n, first, last};
-  for (int64_t t = 0; t < (barrier ? a.T : steps); ++t) {
-    if (memory == nullptr) {
-      barrier->wait();
-      continue;
-    }
+  for (int64_t t = 0; t < steps; ++t) {
     if (projects && t % together == 0) {
       int64_t found = 0;
       for (int64_t ahead = 0; ahead < least(together, a.T - t); ++ahead) {
@@ -605,7 +683,17 @@ int forward_part(const Forward<S> &f, const int64_t *rows, int64_t n, int64_t fi
     }
     forward_step(f, s, found);
     for (int64_t j = 0; j < found; ++j) parity[active[j]] ^= 1;
-    if (barrier) barrier->wait();
+    if (place == nullptr || t + 1 == a.T) continue;
+    for (int64_t j = 0; j < found; ++j) {
+      const int64_t row = rows[active[j]], at = parity[active[j]];
+      const S *h = f.h + (at * a.B + row) * f.width + first * L;
+      send(f, *place, at, row, (last - first) * L, h, t + 1);
+    }
+    receive(f, *place, s, found, t + 1);
+  }
+  if (memory == nullptr && place) {  // it lets the others go
+    for (int64_t i = 0; i < 2 * n; ++i)
+      send<S>(f, *place, i % 2, rows[i / 2], (last - first) * L, nullptr, a.T);
   }
   for (int64_t i = 0; memory != nullptr && i < n; ++i) {
     const int64_t row = rows[i], begin = first * L, units = least(last * L, a.H) - begin;
@@ -645,13 +733,14 @@ void team_work(void *data, int64_t thread, int64_t threads) {
   int result = KL_OK;
   if (team.by_units) {
     const Call &call = team.call[0];
-    if (threads != team.wanted) {  // the barrier would wait for ever
+    if (threads != team.wanted) {  // they would wait for ever
       if (thread == 0)
         result = call.part(team.rows[0], team.begin[0][1], 0, team.pieces, nullptr);
     } else {
       const int64_t first = team.pieces * thread / threads;
       const int64_t last = team.pieces * (thread + 1) / threads;
-      result = call.part(team.rows[0], team.begin[0][1], first, last, &team.barrier);
+      const Place place = {&team.barrier, thread, threads};
+      result = call.part(team.rows[0], team.begin[0][1], first, last, &place);
     }
   } else {
     for (int64_t i = thread; i < team.count * team.parts; i += threads) {
@@ -705,8 +794,8 @@ int run_team(Team<Call> &team, const A *calls, int64_t count, int64_t steps, dou
 template <class S>
 struct ForwardCall {
   Forward<S> f;
-  int part(const int64_t *rows, int64_t n, int64_t first, int64_t last, Barrier *barrier) const {
-    return forward_part(f, rows, n, first, last, barrier);
+  int part(const int64_t *rows, int64_t n, int64_t first, int64_t last, const Place *place) const {
+    return forward_part(f, rows, n, first, last, place);
   }
 };
 
@@ -719,6 +808,16 @@ int forward(const kl_forward *calls, int64_t count) {
   int result = KL_OK;
   const kl_forward &one = calls[0];
   const int64_t blocks = parts_of(one.H, lanes<S>), width = blocks * lanes<S>;
+  const double step = 4.0 * one.B * one.H * (one.F + one.H);
+  const int64_t threads = least(one.threads, MOST_PARTS);
+  const int64_t each = parts_of(parts_of(blocks, most(1, threads)) * lanes<S>, in_a_line<S>);
+  S *lines = nullptr;
+  if (count == 1 && split_of(one.B, one.T, blocks, step, threads).by_units) {
+    const int64_t bytes = 2 * one.B * threads * each * LINE;
+    lines = static_cast<S *>(allocated(bytes));
+    if (lines == nullptr) return KL_NO_MEMORY;
+    memset(lines, 0, static_cast<size_t>(bytes));
+  }
   for (int64_t i = 0; i < count && result == KL_OK; ++i) {
     const kl_forward &a = calls[i];
     const int64_t state = a.B * width;
@@ -730,12 +829,11 @@ int forward(const kl_forward *calls, int64_t count) {
     const Pack<S> pack(const_cast<void *>(a.pack), a.F, a.H);
     S *h = static_cast<S *>(memory[i]);
     S *dropped = a.h_drop_gates ? h + 3 * state : nullptr;
-    team.call[i].f = {&a, blocks, width, pack.panels, pack.bias, h, dropped, h + 2 * state};
+    S *c = h + 2 * state;
+    team.call[i].f = {&a, blocks, width, pack.panels, pack.bias, h, dropped, c, lines, each};
   }
-  if (result == KL_OK) {
-    const double step = 4.0 * one.B * one.H * (one.F + one.H);
-    result = run_team(team, calls, count, one.T, step, blocks);
-  }
+  if (result == KL_OK) result = run_team(team, calls, count, one.T, step, blocks);
+  free(lines);
   for (int64_t i = 0; i < count; ++i) free(memory[i]);
   return result;
 }
@@ -832,7 +930,7 @@ void backward_cell(const kl_backward &a, int64_t row, int64_t t, S *dz, int64_t 
 
 template <class S>
 int backward_part(const kl_backward &a, const int64_t *rows, int64_t n, int64_t first,
-                  int64_t last, Barrier *barrier) {
+                  int64_t last, const Place *place) {
   const bool by_gate = a.h_drop_gates == 4;
   const int64_t wide = (by_gate ? 1 : 4) * lanes<S>;
   const int64_t begin = first * wide, end = least(last * wide, a.H);
@@ -857,7 +955,7 @@ int backward_part(const kl_backward &a, const int64_t *rows, int64_t n, int64_t 
       active[found] = row;
       from[found++] = dz;
     }
-    if (barrier) barrier->wait();
+    if (place) place->barrier->wait();
     for (int64_t i = first; i < last; ++i) {
       const int64_t piece = t % 2 ? first + last - 1 - i : i;  // to and fro, as forward
       in_blocks(found, [&](int64_t at, int64_t some) {
@@ -908,8 +1006,8 @@ void add_sums(const kl_backward &a) {
 template <class S>
 struct BackwardCall {
   const kl_backward *a;
-  int part(const int64_t *rows, int64_t n, int64_t first, int64_t last, Barrier *barrier) const {
-    return backward_part<S>(*a, rows, n, first, last, barrier);
+  int part(const int64_t *rows, int64_t n, int64_t first, int64_t last, const Place *place) const {
+    return backward_part<S>(*a, rows, n, first, last, place);
   }
 };
 

@@ -16,6 +16,9 @@ struct alignas(64) Barrier {
   void wait();
 };
 
+// One turn of waiting in a loop, the processor given away after many.
+void pause(int64_t spins);
+
 // work(data, thread, of how many), on at most `threads` of them, all at once.
 typedef void (*Work)(void *data, int64_t thread, int64_t threads);
 void in_parallel(Work work, void *data, int64_t threads);

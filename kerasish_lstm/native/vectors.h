@@ -32,12 +32,14 @@ template <>
 struct Vector<float> {
   typedef float type __attribute__((vector_size(KL_BYTES)));
   typedef int32_t bits __attribute__((vector_size(KL_BYTES)));
+  typedef int32_t step;
 };
 
 template <>
 struct Vector<double> {
   typedef double type __attribute__((vector_size(KL_BYTES)));
   typedef int64_t bits __attribute__((vector_size(KL_BYTES)));
+  typedef int64_t step;
 };
 
 template <class S>

@@ -37,6 +37,8 @@ SOFT = Case("none", "none", True, activation="softsign")
 RELU = Case("none", "none", True, activation="relu")
 EVEN = Case("none", "given", True, True, batch=1, features=3, units=8)
 DROPPED = Case("gaps", "given", True, True, dropout="both")
+FEW_DROPPED = Case("none", "given", True, True, batch=1, units=8, dropout="both")
+SHARED = {"h of another step received", "received h not dropped out"}  # units, by two threads
 
 # name: (file, what stands there, what stands there then, the cases that must see it)
 MUTANTS: dict[str, tuple[str, str, str, tuple[Case, ...]]] = {
@@ -51,6 +53,18 @@ MUTANTS: dict[str, tuple[str, str, str, tuple[Case, ...]]] = {
         "keep_h(f, 1 - s.parity[i], row",
         "keep_h(f, s.parity[i], row",
         (PLAIN,),
+    ),
+    "h of another step received": (
+        "engine.cpp",
+        "S *h = f.h + (s.parity[i] * f.a->B + row) * f.width + first * L;",
+        "S *h = f.h + ((1 - s.parity[i]) * f.a->B + row) * f.width + first * L;",
+        (EVEN,),
+    ),
+    "received h not dropped out": (
+        "engine.cpp",
+        "f.dropped && block < last;",
+        "false && block < last;",
+        (DROPPED, FEW_DROPPED),
     ),
     "a step too early": (
         "engine.cpp",
@@ -273,6 +287,8 @@ def used(
     libraries: dict[str, Path], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine._process, "engine", engine._load(libraries[request.param]))
+    if request.param in SHARED:
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
 
 
 @pytest.mark.parametrize("used", MUTANTS, indirect=True)
@@ -282,6 +298,8 @@ def test_the_suite_fails_for(used: None, request: pytest.FixtureRequest) -> None
 
 
 @pytest.mark.parametrize("used", [""], indirect=True, ids=["the engine as it is"])
-def test_the_suite_passes_for(used: None) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_suite_passes_for(used: None, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     for case in {case for name in MUTANTS for case in cases_of(name)}:
         assert survives(case), case.id
