@@ -1349,6 +1349,30 @@ def test_a_negated_view_and_strange_strides() -> None:
             assert_parity(result.detach(), truth(layer, x.resolve_neg()), bound=2e-6)
 
 
+@needs_engine
+def test_a_mask_that_is_written_meanwhile_lets_no_thread_wait_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two threads that share the units must agree on which steps count, whatever is there later."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    layer: LSTM[Any] = LSTM(64, 64)
+    x, mask = torch.randn(1, 300, 64), torch.ones(1, 300, dtype=torch.bool)
+    done = threading.Event()
+
+    def calls() -> None:
+        with torch.no_grad():
+            for _ in range(300):
+                layer(x, mask=mask)
+        done.set()
+
+    thread = threading.Thread(target=calls, daemon=True)
+    thread.start()
+    end = time.monotonic() + 60
+    while not done.is_set() and time.monotonic() < end:
+        mask.logical_not_()
+    assert done.is_set(), "a call has not ended"
+
+
 # The C++ alone, under the sanitizers
 
 

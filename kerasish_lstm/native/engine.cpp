@@ -28,6 +28,7 @@ namespace {
 const int64_t FEW_ROWS = 8;           // of a thread: below, x K is one product over many steps
 const int64_t PROJECTED = 1 << 18;    // bytes of x K at a time
 const int64_t ROWS_A_THREAD = 4;      // from here on the batch is what is split
+const int64_t SHARED_ROWS = 32;       // the most of which every thread has an h of its own
 #ifdef KL_ALWAYS_SPLIT  // for tests of small sizes
 const double WORTH_A_THREAD = 0, WORTH_A_BARRIER = 0;
 const int64_t WORTH_PACKING = 0;
@@ -324,7 +325,9 @@ struct Split {
 Split split_of(int64_t B, int64_t T, int64_t units_apart, double step, int64_t threads) {
   if (threads <= 1 || B < 1 || step * static_cast<double>(T) < WORTH_A_THREAD) return {1, false};
   if (B >= ROWS_A_THREAD * threads) return {threads, false};
-  if (units_apart >= threads && step >= WORTH_A_BARRIER * static_cast<double>(threads))
+  const bool counted = T < INT32_MAX;  // see step_of
+  if (units_apart >= threads && B <= SHARED_ROWS && counted &&
+      step >= WORTH_A_BARRIER * static_cast<double>(threads))
     return {threads, true};
   return {B >= 2 ? least(B, threads) : 1, false};
 }
@@ -812,14 +815,24 @@ int forward(const kl_forward *calls, int64_t count) {
   const int64_t threads = least(one.threads, MOST_PARTS);
   const int64_t each = parts_of(parts_of(blocks, most(1, threads)) * lanes<S>, in_a_line<S>);
   S *lines = nullptr;
+  kl_forward shared = one;
   if (count == 1 && split_of(one.B, one.T, blocks, step, threads).by_units) {
     const int64_t bytes = 2 * one.B * threads * each * LINE;
-    lines = static_cast<S *>(allocated(bytes));
+    lines = static_cast<S *>(allocated(bytes + (one.mask ? one.B * one.T : 0)));
     if (lines == nullptr) return KL_NO_MEMORY;
     memset(lines, 0, static_cast<size_t>(bytes));
+    if (one.mask) {  // who writes to the caller's meanwhile must not have threads wait for ever
+      uint8_t *mask = reinterpret_cast<uint8_t *>(lines) + bytes;
+      for (int64_t b = 0; b < one.B; ++b)
+        for (int64_t t = 0; t < one.T; ++t)
+          mask[b * one.T + t] = one.mask[b * one.mask_row + t * one.mask_step];
+      shared.mask = mask;
+      shared.mask_row = one.T;
+      shared.mask_step = 1;
+    }
   }
   for (int64_t i = 0; i < count && result == KL_OK; ++i) {
-    const kl_forward &a = calls[i];
+    const kl_forward &a = lines ? shared : calls[i];
     const int64_t state = a.B * width;
     memory[i] = allocated((3 + 2 * a.h_drop_gates) * state * int64_t(sizeof(S)));
     if (memory[i] == nullptr) {

@@ -68,7 +68,7 @@ typedef struct {
   int64_t hs_row, hs_step; /* a stride may be negative */
   void *gates;             /* (T, B, 4H): i f g o after their activations, for the backward */
   void *cs;                /* (T + 1, B, H): c0, then c after each step, for the backward */
-  void *h_end, *c_end;     /* (B, H) */
+  void *h_end, *c_end;     /* (B, H), no part of h0 and c0 */
   int64_t activation, recurrent_activation;
   int64_t reverse;
   int64_t threads;
