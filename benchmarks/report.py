@@ -182,8 +182,8 @@ def short_table(content: dict[str, Any]) -> str:
     by_case = {(row["case"], row["library"]): row for row in rows if not row["growth"]}
     names = [n for n in SHOWN_PEERS if content["libraries"].get(n, {}).get("status") == "ok"]
     body = []
-    for case, mode in product(SHOWN, ("inference", "training")):
-        case = case._replace(mode=mode)  # noqa: PLW2901
+    for shown, mode in product(SHOWN, ("inference", "training")):
+        case = shown._replace(mode=mode)
         ours = by_case.get((case.id, OURS))
         if ours is None or ours["status"] != "ok":
             continue

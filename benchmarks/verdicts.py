@@ -122,8 +122,8 @@ def judge(target: Target, threads: int, runs: list[Run]) -> list[dict[str, Any]]
     which what it is against is missing are said, and not counted.
     """
     verdicts = []
-    for case in target.cases:
-        case = case._replace(threads=threads)  # noqa: PLW2901
+    for asked in target.cases:
+        case = asked._replace(threads=threads)
         table = "memory" if target.against == "memory" else "cases"
         failed = [
             row["status"]
