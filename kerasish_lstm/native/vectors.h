@@ -79,7 +79,7 @@ KL_INLINE void store(S *to, V<S> v, int64_t n) {
 
 template <class S>
 KL_INLINE V<S> all(S value) {
-  return V<S>{} + value;
+  return value - V<S>{};
 }
 
 // The lesser and the greater of a limit and x, of NaN NaN. (The compiler's vector types have no
