@@ -25,6 +25,7 @@ using kerasish_lstm::pause;
 namespace KL_SET {
 namespace {
 
+const int TILE = KL_ROWS + 2;         // the most rows of a product by gate
 const int64_t FEW_ROWS = 8;           // of a thread: below, x K is one product over many steps
 const int64_t PROJECTED = 1 << 18;    // bytes of x K at a time
 const int64_t ROWS_A_THREAD = 4;      // from here on the batch is what is split
@@ -63,12 +64,11 @@ const int64_t KL_ANY = -1;
 
 // Products
 
-// sum[r][g] += a[r] . w[g], over K; where BY_GATE each gate has a row of its own, `apart` on.
-template <class S, int R, bool BY_GATE>
-KL_INLINE void product(V<S> (&sum)[R][4], const S *const (&a)[R], int64_t apart, int64_t K,
-                       const S *w) {
+// sum[r][g] += a[r] . w[g], over K.
+template <class S, int R>
+KL_INLINE void product(V<S> (&sum)[R][4], const S *const (&a)[R], int64_t K, const S *w) {
   const int64_t L = lanes<S>;
-  if (R == 1 && !BY_GATE) {  // two chains of sums: one would wait for itself
+  if (R == 1) {  // two chains of sums: one would wait for itself
     V<S> other[4] = {};
     int64_t k = 0;
     for (; k + 2 <= K; k += 2, w += 8 * L) {
@@ -90,20 +90,87 @@ KL_INLINE void product(V<S> (&sum)[R][4], const S *const (&a)[R], int64_t apart,
     const V<S> w0 = load(w), w1 = load(w + L), w2 = load(w + 2 * L), w3 = load(w + 3 * L);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      if (BY_GATE) {
-        sum[r][0] += a[r][k] * w0;
-        sum[r][1] += a[r][k + apart] * w1;
-        sum[r][2] += a[r][k + 2 * apart] * w2;
-        sum[r][3] += a[r][k + 3 * apart] * w3;
-      } else {
-        const V<S> value = all(a[r][k]);
-        sum[r][0] += value * w0;
-        sum[r][1] += value * w1;
-        sum[r][2] += value * w2;
-        sum[r][3] += value * w3;
-      }
+      const V<S> value = all(a[r][k]);
+      sum[r][0] += value * w0;
+      sum[r][1] += value * w1;
+      sum[r][2] += value * w2;
+      sum[r][3] += value * w3;
     }
   }
+}
+
+// The same where each gate has a row of its own, `apart` on, as under a dropout mask: gate by gate,
+// of N blocks, whose panels lie `panel` apart. So a number that is loaded serves N vectors; of all
+// four gates at once each would serve one, and loads, not sums, would take the time.
+template <class S, int R, int N>
+void product_by_gate(V<S> (*sum)[TILE][4], const S *const *a, int64_t apart, int64_t K, const S *w,
+                     int64_t panel) {
+  const int64_t L = lanes<S>;
+  if (R == 1) {  // loads are of weights: in their order, then
+    const S *from = a[0];
+    V<S> one[N][4] = {};
+    for (int64_t k = 0; k < K; ++k, w += 4 * L)
+#pragma GCC unroll 4
+      for (int g = 0; g < 4; ++g) {
+        const V<S> value = all(from[k + g * apart]);
+#pragma GCC unroll 2
+        for (int n = 0; n < N; ++n) one[n][g] += value * load(w + n * panel + g * L);
+      }
+#pragma GCC unroll 2
+    for (int n = 0; n < N; ++n)
+#pragma GCC unroll 4
+      for (int g = 0; g < 4; ++g) sum[n][0][g] += one[n][g];
+    return;
+  }
+  const int CHAINS = R <= 3 ? 2 : 1;  // of sums: few would wait for themselves
+  for (int64_t g = 0; g < 4; ++g) {
+    V<S> chain[CHAINS][R][N] = {};
+    const S *from[R], *v = w + g * L;
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      from[r] = a[r] + g * apart;
+#pragma GCC unroll 2
+      for (int n = 0; n < N; ++n) chain[0][r][n] = sum[n][r][g];
+    }
+    int64_t k = 0;
+    for (; k + CHAINS <= K; k += CHAINS) {
+#pragma GCC unroll 4
+      for (int c = 0; c < CHAINS; ++c, v += 4 * L) {
+        const V<S> first = load(v), second = N == 2 ? load(v + panel) : first;
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+          const V<S> value = all(from[r][k + c]);
+          chain[c][r][0] += value * first;
+          if (N == 2) chain[c][r][N - 1] += value * second;
+        }
+      }
+    }
+    for (; k < K; ++k, v += 4 * L) {
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+        for (int n = 0; n < N; ++n) chain[0][r][n] += all(from[r][k]) * load(v + n * panel);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+      for (int n = 0; n < N; ++n) {
+#pragma GCC unroll 4
+        for (int c = 1; c < CHAINS; ++c) chain[0][r][n] += chain[c][r][n];
+        sum[n][r][g] = chain[0][r][n];
+      }
+  }
+}
+
+// Of `rows` rows, TILE at most, and one or two blocks.
+template <class S, int R = TILE>
+void by_gate(int64_t rows, int64_t blocks, V<S> (*sum)[TILE][4], const S *const *a, int64_t apart,
+             int64_t K, const S *w, int64_t panel) {
+  if constexpr (R > 1) {
+    if (rows < R) return by_gate<S, R - 1>(rows, blocks, sum, a, apart, K, w, panel);
+  }
+  blocks == 2 ? product_by_gate<S, R, 2>(sum, a, apart, K, w, panel)
+              : product_by_gate<S, R, 1>(sum, a, apart, K, w, panel);
 }
 
 // Packs
@@ -385,7 +452,7 @@ __attribute__((noinline)) void forward_cells(const Forward<S> &f, const Step<S> 
   const int64_t activation = ACTIVATION == KL_ANY ? a.activation : ACTIVATION;
   const int64_t recurrent = RECURRENT == KL_ANY ? a.recurrent_activation : RECURRENT;
   const int64_t at = block * lanes<S>, units = a.H - at;
-  V<S> c[KL_ROWS];
+  V<S> c[TILE];
   for (int r = 0; r < rows; ++r) {
     const int64_t row = s.rows[active[r]];
     const V<S> input = activated<S>(recurrent, z[r][0]), forget = activated<S>(recurrent, z[r][1]);
@@ -410,8 +477,16 @@ __attribute__((noinline)) void forward_cells(const Forward<S> &f, const Step<S> 
   }
 }
 
+// Where the sums of row i begin: at the bias, or at x K + b.
+template <class S>
+KL_INLINE const S *start_of(const Forward<S> &f, const Step<S> &s, int64_t i, int64_t block) {
+  const int64_t wide = 4 * lanes<S>;
+  if (s.projected == nullptr) return f.bias + block * wide;
+  return s.projected + (i * (s.last - s.first) + block - s.first) * wide;
+}
+
 // One step of R rows and one block of units.
-template <class S, int R, bool X_BY_GATE, bool H_BY_GATE>
+template <class S, int R>
 void forward_block(const Forward<S> &f, const Step<S> &s, int64_t begin, int64_t block) {
   const kl_forward &a = *f.a;
   const int64_t L = lanes<S>;
@@ -422,16 +497,13 @@ void forward_block(const Forward<S> &f, const Step<S> &s, int64_t begin, int64_t
   for (int r = 0; r < R; ++r) {
     const int64_t i = s.active[begin + r], row = s.rows[i];
     h[r] = f.now(s.parity[i], row);
-    x[r] = X_BY_GATE ? s.x_dropped + i * a.F
-                     : static_cast<const S *>(a.x) + row * a.x_row + s.at * a.x_step;
-    const S *from = s.projected
-                        ? s.projected + (i * (s.last - s.first) + block - s.first) * 4 * L
-                        : f.bias + block * 4 * L;
+    x[r] = static_cast<const S *>(a.x) + row * a.x_row + s.at * a.x_step;
+    const S *from = start_of(f, s, i, block);
 #pragma GCC unroll 4
     for (int g = 0; g < 4; ++g) sum[r][g] = load(from + g * L);
   }
-  if (s.projected == nullptr) product<S, R, X_BY_GATE>(sum, x, s.n * a.F, a.F, panel);
-  product<S, R, H_BY_GATE>(sum, h, a.B * f.width, a.H, panel + a.F * 4 * L);
+  if (s.projected == nullptr) product<S, R>(sum, x, a.F, panel);
+  product<S, R>(sum, h, a.H, panel + a.F * 4 * L);
   V<S> z[R][4];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
@@ -440,15 +512,32 @@ void forward_block(const Forward<S> &f, const Step<S> &s, int64_t begin, int64_t
   KL_BY_ACTIVATIONS(forward_cells, S, a)(f, s, s.active + begin, R, block, z);
 }
 
-template <class S, int R>
-void forward_rows(const Forward<S> &f, const Step<S> &s, int64_t begin, int64_t block) {
-  const bool h_by_gate = f.a->h_drop_gates == 4;
-  if (s.x_dropped)
-    h_by_gate ? forward_block<S, R, true, true>(f, s, begin, block)
-              : forward_block<S, R, true, false>(f, s, begin, block);
-  else
-    h_by_gate ? forward_block<S, R, false, true>(f, s, begin, block)
-              : forward_block<S, R, false, false>(f, s, begin, block);
+// One step of `rows` rows and one or two blocks of units, where x or h is another for each gate.
+template <class S>
+void forward_tile(const Forward<S> &f, const Step<S> &s, int64_t begin, int64_t rows,
+                  int64_t block, int64_t blocks) {
+  const kl_forward &a = *f.a;
+  const int64_t L = lanes<S>, wide = (a.F + a.H) * 4 * L;
+  const S *panel = f.panels + block * wide;
+  const S *x[TILE], *h[TILE];
+  V<S> z[2][TILE][4];
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t i = s.active[begin + r], row = s.rows[i];
+    h[r] = f.now(s.parity[i], row);
+    x[r] = s.x_dropped ? s.x_dropped + i * a.F
+                       : static_cast<const S *>(a.x) + row * a.x_row + s.at * a.x_step;
+    for (int64_t n = 0; n < blocks; ++n) {
+      const S *from = start_of(f, s, i, block + n);
+      for (int64_t g = 0; g < 4; ++g) z[n][r][g] = load(from + g * L);
+    }
+  }
+  const int64_t x_apart = s.x_dropped ? s.n * a.F : 0;
+  const int64_t h_apart = a.h_drop_gates == 4 ? a.B * f.width : 0;
+  if (s.projected == nullptr) by_gate<S>(rows, blocks, z, x, x_apart, a.F, panel, wide);
+  by_gate<S>(rows, blocks, z, h, h_apart, a.H, panel + a.F * 4 * L, wide);
+  for (int64_t n = 0; n < blocks; ++n)
+    KL_BY_ACTIVATIONS(forward_cells, S, a)
+    (f, s, s.active + begin, static_cast<int>(rows), block + n, z[n]);
 }
 
 #if KL_ROWS == 6
@@ -470,10 +559,10 @@ void forward_rows(const Forward<S> &f, const Step<S> &s, int64_t begin, int64_t 
   }
 #endif
 
-// Blocks of KL_ROWS rows at most, as even as can be.
+// Blocks of `most` rows at most, as even as can be.
 template <class Run>
-KL_INLINE void in_blocks(int64_t rows, const Run &run) {
-  const int64_t parts = parts_of(rows, KL_ROWS);
+KL_INLINE void in_blocks(int64_t rows, int64_t most, const Run &run) {
+  const int64_t parts = parts_of(rows, most);
   for (int64_t part = 0; part < parts; ++part) {
     const int64_t begin = rows * part / parts;
     run(begin, rows * (part + 1) / parts - begin);
@@ -482,11 +571,20 @@ KL_INLINE void in_blocks(int64_t rows, const Run &run) {
 
 template <class S>
 void forward_step(const Forward<S> &f, const Step<S> &s, int64_t active) {
-  for (int64_t i = s.first; i < s.last; ++i) {
+  const bool by_gate = s.x_dropped != nullptr || f.a->h_drop_gates == 4;
+  const int64_t together = by_gate ? 2 : 1, parts = parts_of(s.last - s.first, together);
+  for (int64_t i = 0; i < parts; ++i) {
     // To and fro: the weights that a step has read last are still in the cache at the next.
-    const int64_t block = s.t % 2 ? s.first + s.last - 1 - i : i;
-    in_blocks(active, [&](int64_t begin, int64_t rows) {
-#define KL_CALL(R) forward_rows<S, R>(f, s, begin, block)
+    const int64_t block = s.first + (s.t % 2 ? parts - 1 - i : i) * together;
+    if (by_gate) {
+      const int64_t blocks = least(together, s.last - block);
+      in_blocks(active, TILE, [&](int64_t begin, int64_t rows) {
+        forward_tile(f, s, begin, rows, block, blocks);
+      });
+      continue;
+    }
+    in_blocks(active, KL_ROWS, [&](int64_t begin, int64_t rows) {
+#define KL_CALL(R) forward_block<S, R>(f, s, begin, block)
       KL_BY_ROWS(KL_CALL, rows)
 #undef KL_CALL
     });
@@ -506,7 +604,7 @@ void project_block(const Forward<S> &f, const int64_t *pairs, const S *const *fr
 #pragma GCC unroll 4
     for (int g = 0; g < 4; ++g) sum[r][g] = load(f.bias + (block * 4 + g) * L);
   }
-  product<S, R, false>(sum, x, 0, f.a->F, f.panels + block * (f.a->F + f.a->H) * 4 * L);
+  product<S, R>(sum, x, f.a->F, f.panels + block * (f.a->F + f.a->H) * 4 * L);
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
@@ -651,7 +749,7 @@ int forward_part(const Forward<S> &shared, const int64_t *rows, int64_t n, int64
         }
       }
       for (int64_t block = first; block < last; ++block) {
-        in_blocks(found, [&](int64_t begin, int64_t some) {
+        in_blocks(found, KL_ROWS, [&](int64_t begin, int64_t some) {
 #define KL_CALL(R) \
   project_block<S, R>(f, pair + begin, from + begin, projected, first, last, block)
           KL_BY_ROWS(KL_CALL, some)
@@ -878,10 +976,10 @@ KL_INLINE V<S> drop_of(const kl_backward &a, int64_t gate, int64_t row, int64_t 
 }
 
 // dh = dz R' of R rows, for one piece of the units.
-template <class S, int R, bool BY_GATE>
+template <class S, int R>
 void backward_block(const kl_backward &a, const int64_t *rows, const S *const *from,
                     int64_t piece) {
-  const int64_t L = lanes<S>, K = BY_GATE ? a.H : 4 * a.H;
+  const int64_t L = lanes<S>, K = 4 * a.H;
   const S *dz[R];
   V<S> sum[R][4];
 #pragma GCC unroll 8
@@ -890,24 +988,37 @@ void backward_block(const kl_backward &a, const int64_t *rows, const S *const *f
 #pragma GCC unroll 4
     for (int v = 0; v < 4; ++v) sum[r][v] = V<S>{};
   }
-  product<S, R, BY_GATE>(sum, dz, a.H, K, static_cast<const S *>(a.pack) + piece * K * 4 * L);
+  product<S, R>(sum, dz, K, static_cast<const S *>(a.pack) + piece * K * 4 * L);
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     S *dh = static_cast<S *>(a.dh) + rows[r] * a.H;
-    if (BY_GATE) {
-      V<S> all_gates = {};
-      const int64_t at = piece * L;
-#pragma GCC unroll 4
-      for (int g = 0; g < 4; ++g) all_gates += sum[r][g] * drop_of<S>(a, g, rows[r], at);
-      store(dh + at, all_gates, a.H - at);
-      continue;
-    }
 #pragma GCC unroll 4
     for (int v = 0; v < 4; ++v) {
       const int64_t at = (piece * 4 + v) * L;
       if (at >= a.H) break;
       if (a.h_drop) sum[r][v] *= drop_of<S>(a, 0, rows[r], at);
       store(dh + at, sum[r][v], a.H - at);
+    }
+  }
+}
+
+// The same of one or two pieces, each of one vector of units, where h was another for each gate.
+template <class S>
+void backward_tile(const kl_backward &a, const int64_t *rows, const S *const *from, int64_t count,
+                   int64_t piece, int64_t pieces) {
+  const int64_t L = lanes<S>, wide = a.H * 4 * L;
+  V<S> sum[2][TILE][4];
+  for (int64_t n = 0; n < pieces; ++n)
+    for (int64_t r = 0; r < count; ++r)
+      for (int64_t g = 0; g < 4; ++g) sum[n][r][g] = V<S>{};
+  by_gate<S>(count, pieces, sum, from, a.H, a.H, static_cast<const S *>(a.pack) + piece * wide,
+             wide);
+  for (int64_t n = 0; n < pieces; ++n) {
+    const int64_t at = (piece + n) * L;
+    for (int64_t r = 0; r < count; ++r) {
+      V<S> all_gates = {};
+      for (int64_t g = 0; g < 4; ++g) all_gates += sum[n][r][g] * drop_of<S>(a, g, rows[r], at);
+      store(static_cast<S *>(a.dh) + rows[r] * a.H + at, all_gates, a.H - at);
     }
   }
 }
@@ -946,6 +1057,7 @@ int backward_part(const kl_backward &a, const int64_t *rows, int64_t n, int64_t 
                   int64_t last, const Place *place) {
   const bool by_gate = a.h_drop_gates == 4;
   const int64_t wide = (by_gate ? 1 : 4) * lanes<S>;
+  const int64_t together = by_gate ? 2 : 1, parts = parts_of(last - first, together);
   const int64_t begin = first * wide, end = least(last * wide, a.H);
   char *memory = static_cast<char *>(allocated(2 * n * int64_t(sizeof(int64_t))));
   int64_t *active = reinterpret_cast<int64_t *>(memory);
@@ -969,12 +1081,17 @@ int backward_part(const kl_backward &a, const int64_t *rows, int64_t n, int64_t 
       from[found++] = dz;
     }
     if (place) place->barrier->wait();
-    for (int64_t i = first; i < last; ++i) {
-      const int64_t piece = t % 2 ? first + last - 1 - i : i;  // to and fro, as forward
-      in_blocks(found, [&](int64_t at, int64_t some) {
-#define KL_CALL(R)                                                             \
-  by_gate ? backward_block<S, R, true>(a, active + at, from + at, piece) \
-          : backward_block<S, R, false>(a, active + at, from + at, piece)
+    for (int64_t i = 0; i < parts; ++i) {
+      const int64_t piece = first + (t % 2 ? parts - 1 - i : i) * together;  // as forward
+      if (by_gate) {
+        const int64_t pieces = least(together, last - piece);
+        in_blocks(found, TILE, [&](int64_t at, int64_t some) {
+          backward_tile(a, active + at, from + at, some, piece, pieces);
+        });
+        continue;
+      }
+      in_blocks(found, KL_ROWS, [&](int64_t at, int64_t some) {
+#define KL_CALL(R) backward_block<S, R>(a, active + at, from + at, piece)
         KL_BY_ROWS(KL_CALL, some)
 #undef KL_CALL
       });

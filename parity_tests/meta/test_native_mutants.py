@@ -37,6 +37,7 @@ SOFT = Case("none", "none", True, activation="softsign")
 RELU = Case("none", "none", True, activation="relu")
 EVEN = Case("none", "given", True, True, batch=1, features=3, units=8)
 DROPPED = Case("gaps", "given", True, True, dropout="both")
+WIDE_DROPPED = Case("gaps", "given", True, True, units=5, dropout="both")
 FEW_DROPPED = Case("none", "given", True, True, batch=1, units=8, dropout="both")
 SHARED = {"h of another step received", "received h not dropped out"}  # units, by two threads
 
@@ -188,14 +189,38 @@ MUTANTS: dict[str, tuple[str, str, str, tuple[Case, ...]]] = {
     ),
     "the mask left out of the backward": (
         "engine.cpp",
-        "all_gates += sum[r][g] * drop_of<S>(a, g, rows[r], at);",
-        "all_gates += sum[r][g];",
+        "all_gates += sum[n][r][g] * drop_of<S>(a, g, rows[r], at);",
+        "all_gates += sum[n][r][g];",
         (DROPPED,),
     ),
     "inputs of another gate": (
         "engine.cpp",
-        "sum[r][1] += a[r][k + apart] * w1;",
-        "sum[r][1] += a[r][k] * w1;",
+        "from[r] = a[r] + g * apart;",
+        "from[r] = a[r];",
+        (DROPPED,),
+    ),
+    "inputs of another gate, of one row": (
+        "engine.cpp",
+        "all(from[k + g * apart])",
+        "all(from[k])",
+        (FEW_DROPPED,),
+    ),
+    "the second block with the first one's weights": (
+        "engine.cpp",
+        "second = N == 2 ? load(v + panel) : first",
+        "second = first",
+        (WIDE_DROPPED,),
+    ),
+    "half of a sum by gate left out": (
+        "engine.cpp",
+        "chain[0][r][n] += chain[c][r][n];",
+        "",
+        (DROPPED,),
+    ),
+    "the last of an odd sum by gate left out": (
+        "engine.cpp",
+        "chain[0][r][n] += all(from[r][k]) * load(v + n * panel);",
+        "{}",
         (DROPPED,),
     ),
     "the bias's gradient of one step": (
