@@ -40,8 +40,8 @@ def measure(threads: int, quick: bool = False) -> Peaks:
     gemm: by dtype, of ``torch.mm`` of large squares, or of oneDNN with one of them packed. copy: of
     a copy that no cache holds, bytes read and written. read: [bytes that all threads read together,
     rate] of a sum: within the threads' own L2, of one thread, times the threads; beyond, of all at
-    once, since they share what lies there. What an empty call takes is subtracted. l1: bytes of all
-    threads' L1. step: seconds of a training step of torch that computes nothing.
+    once, since they share what lies there. What an empty call takes is subtracted. l1, l2: bytes of
+    all threads' caches. step: seconds of a training step of torch that computes nothing.
     """
     import torch
 
@@ -86,6 +86,7 @@ def measure(threads: int, quick: bool = False) -> Peaks:
         "copy": copy,
         "read": [[size, rate] for size, rate in sorted(read.items())],
         "l1": cache_size(1, 32 << 10) * threads,
+        "l2": cache_size(2, 1 << 20) * threads,
         "step": best(empty_step(), 0.3),
     }
 
@@ -174,6 +175,12 @@ def work(case: Case) -> dict[str, int]:
     }
 
 
+def read_rate(size: int, peaks: Peaks) -> float:
+    """Bytes a second of the largest size measured that is not above ``size``, or of the least."""
+    rates = [rate for measured, rate in peaks["read"] if measured <= size]
+    return float(rates[-1] if rates else peaks["read"][0][1])
+
+
 def floor(case: Case, peaks: Peaks) -> dict[str, Any]:
     """The seconds of each limit, the largest of them, and which it is."""
     needs = work(case)
@@ -182,10 +189,11 @@ def floor(case: Case, peaks: Peaks) -> dict[str, Any]:
         "memory": needs["bytes"] / peaks["copy"],
     }
     if needs["recurrent"] > peaks["l1"]:
-        # At the rate of the largest size measured that is no larger than they are.
-        rates = [rate for size, rate in peaks["read"] if size <= needs["recurrent"]]
-        rate = rates[-1] if rates else peaks["read"][0][1]
-        limits["weights"] = needs["steps"] * needs["recurrent"] / rate
+        # As much of them as the L2s hold can be there from the step before.
+        near = min(needs["recurrent"], peaks["l2"])
+        far = needs["recurrent"] - near
+        seconds = near / read_rate(near, peaks) + far / read_rate(needs["recurrent"], peaks)
+        limits["weights"] = needs["steps"] * seconds
     by = max(limits, key=lambda name: limits[name])
     return {"seconds": limits[by], "by": by, "limits": limits}
 
