@@ -176,9 +176,9 @@ def work(case: Case) -> dict[str, int]:
 
 
 def read_rate(size: int, peaks: Peaks) -> float:
-    """Bytes a second of the largest size measured that is not above ``size``, or of the least."""
-    rates = [rate for measured, rate in peaks["read"] if measured <= size]
-    return float(rates[-1] if rates else peaks["read"][0][1])
+    """Bytes a second of the largest size measured not above ``size``, or of a larger one."""
+    first = max((n for n, (at, _) in enumerate(peaks["read"]) if at <= size), default=0)
+    return float(max(rate for _, rate in peaks["read"][first:]))
 
 
 def floor(case: Case, peaks: Peaks) -> dict[str, Any]:
@@ -189,11 +189,12 @@ def floor(case: Case, peaks: Peaks) -> dict[str, Any]:
         "memory": needs["bytes"] / peaks["copy"],
     }
     if needs["recurrent"] > peaks["l1"]:
-        # As much of them as the L2s hold can be there from the step before.
-        near = min(needs["recurrent"], peaks["l2"])
-        far = needs["recurrent"] - near
-        seconds = near / read_rate(near, peaks) + far / read_rate(needs["recurrent"], peaks)
-        limits["weights"] = needs["steps"] * seconds
+        # What a cache can hold may be there from the step before; the rest comes from behind it,
+        # and what comes from one can come while another gives.
+        size = needs["recurrent"]
+        near = (size - peaks["l1"]) / read_rate(min(size, peaks["l2"]), peaks)
+        far = max(0, size - peaks["l2"]) / read_rate(size, peaks)
+        limits["weights"] = needs["steps"] * max(near, far)
     by = max(limits, key=lambda name: limits[name])
     return {"seconds": limits[by], "by": by, "limits": limits}
 

@@ -2,8 +2,9 @@
 //
 // Weights lie in panels: of one vector of units the four gates, for each k of [x, h]. So the four
 // pre-activations of these units and of up to KL_ROWS rows are summed in registers, and at
-// inference no more of them than these is ever in memory. A row that is masked at a step is left out
-// of its blocks: it costs nothing.
+// inference no more of them than these is ever in memory. (Under a dropout mask for each gate it is
+// one gate of two vectors of units at a time.) A row that is masked at a step is left out of its
+// blocks: it costs nothing.
 //
 // Nothing here is a template of the standard library's, whose code the linker could take from a
 // file that is compiled for another processor.
@@ -122,7 +123,7 @@ void product_by_gate(V<S> (*sum)[TILE][4], const S *const *a, int64_t apart, int
       for (int g = 0; g < 4; ++g) sum[n][0][g] += one[n][g];
     return;
   }
-  const int CHAINS = R <= 3 ? 2 : 1;  // of sums: few would wait for themselves
+  const int CHAINS = R * N <= 6 ? 2 : 1;  // of sums: few would wait for themselves
   for (int64_t g = 0; g < 4; ++g) {
     V<S> chain[CHAINS][R][N] = {};
     const S *from[R], *v = w + g * L;

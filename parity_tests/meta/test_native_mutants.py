@@ -214,7 +214,7 @@ MUTANTS: dict[str, tuple[str, str, str, tuple[Case, ...]]] = {
     "half of a sum by gate left out": (
         "engine.cpp",
         "chain[0][r][n] += chain[c][r][n];",
-        "",
+        ";",
         (DROPPED,),
     ),
     "the last of an odd sum by gate left out": (
