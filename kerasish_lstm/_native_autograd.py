@@ -397,7 +397,9 @@ def _add_input(
     if d_ih is not None:
         if places is None:
             part = x[:, begin : begin + length].transpose(0, 1)
-            value = (part.flip(0) if reverse else part).reshape(-1, features)
+            if reverse:  # one copy; flip makes one that reshape copies again
+                part = part.index_select(0, torch.arange(length - 1, -1, -1, device="cpu"))
+            value = part.reshape(-1, features)
         else:
             value = x.reshape(-1, features).index_select(0, places)
         _add_by_gate(d_ih, dz, value, rows, gated)

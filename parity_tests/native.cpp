@@ -66,7 +66,7 @@ S *at(std::vector<S> &v) {
 }
 
 struct Choice {
-  bool masked, reverse, sequences, state, training, bias;
+  bool masked, reverse, sequences, state, training, bias, x_drop;
   int drop;  // gates of the recurrent mask: 0, 1, 4
   int64_t activation, gate;
 };
@@ -106,7 +106,7 @@ Result<S> compute(int64_t B, int64_t T, int64_t F, int64_t H, const Choice &o, i
   if (o.masked) a.mask = at(mask), a.mask_row = T, a.mask_step = 1;
   if (o.state) a.h0 = at(h0), a.c0 = at(c0);
   if (o.drop) a.h_drop = at(h_drop), a.h_drop_gates = o.drop;
-  if (o.drop == 4) a.x_drop = at(x_drop);
+  if (o.x_drop) a.x_drop = at(x_drop);
   if (o.sequences || o.training) a.hs = at(r.hs), a.hs_row = H, a.hs_step = B * H;
   if (o.training) a.gates = at(gates), a.cs = at(cs);
   a.h_end = at(r.h), a.c_end = at(r.c);
@@ -134,7 +134,7 @@ Result<S> compute(int64_t B, int64_t T, int64_t F, int64_t H, const Choice &o, i
   d.dh = at(r.dh), d.dc = at(r.dc);
   d.activation = o.activation, d.recurrent_activation = o.gate;
   d.reverse = o.reverse, d.threads = threads;
-  d.sums = o.drop == 0;
+  d.sums = o.drop == 0 && !o.x_drop;
   if (d.sums) {  // all steps at once
     r.d_x.assign(o.bias ? B * T * F : 0, 0);
     r.d_ih.assign(4 * H * F, 0);
@@ -179,6 +179,7 @@ int check() {
       o.masked = bits & 1, o.reverse = bits & 2, o.sequences = bits & 4, o.state = bits & 8;
       o.training = bits & 16, o.bias = bits & 32;
       o.drop = bits % 3 == 0 ? 0 : bits % 3 == 1 ? 1 : 4;
+      o.x_drop = (bits >> 1 ^ bits >> 4) & 1;
       o.activation = bits % KL_ACTIVATIONS, o.gate = (bits / 3) % KL_ACTIVATIONS;
       const Result<S> one = compute<S>(z[0], z[1], z[2], z[3], o, 1);
       const Result<S> two = compute<S>(z[0], z[1], z[2], z[3], o, 2);

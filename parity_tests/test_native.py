@@ -314,23 +314,26 @@ def test_nan_and_infinity_go_where_they_go_in_torch() -> None:
 @needs_engine
 @given(
     st.integers(0, 9), st.integers(1, 9), st.integers(1, 40), st.booleans(), st.booleans(),
-    st.integers(0, 2**16),
+    st.sampled_from(["both", "input", "recurrent"]), st.integers(0, 2**16),
 )  # fmt: skip
 def test_any_dropout_masks(
-    batch: int, steps: int, units: int, by_gate: bool, sequences: bool, seed: int
+    batch: int, steps: int, units: int, by_gate: bool, sequences: bool, where: str, seed: int
 ) -> None:
     """Against the scan engine, which is held against Keras elsewhere."""
     generator = torch.Generator().manual_seed(seed)
     style = "keras" if by_gate else "keras_3.0"
-    keywords = {"dropout": 0.3, "recurrent_dropout": 0.4, "dropout_style": style}
-    layer: LSTM[Any] = LSTM(3, units, return_sequences=sequences, dtype=torch.float64, **keywords)
+    there = [where != "recurrent", where != "input"]
+    layer: LSTM[Any] = LSTM(
+        3, units, return_sequences=sequences, dtype=torch.float64, dropout_style=style,
+        dropout=0.3 * there[0], recurrent_dropout=0.4 * there[1],
+        implementation=1 if by_gate else 2,
+    )  # fmt: skip
     shape = (4, batch) if by_gate else (batch,)
-    masks = DropoutMasks(
-        *(
-            torch.bernoulli(torch.full((*shape, n), 0.6, dtype=torch.float64), generator=generator)
-            for n in (3, units)
-        )
-    )
+    drawn = [
+        torch.bernoulli(torch.full((*shape, n), 0.6, dtype=torch.float64), generator=generator)
+        for n in (3, units)
+    ]
+    masks = DropoutMasks(*(m if here else None for m, here in zip(drawn, there, strict=True)))
     x = torch.randn(batch, steps, 3, dtype=torch.float64, generator=generator, requires_grad=True)
     mask = torch.rand(batch, steps, generator=generator) < 0.7
 
@@ -1378,7 +1381,8 @@ def test_a_mask_that_is_written_meanwhile_lets_no_thread_wait_for_ever(
 
 @pytest.mark.slow
 @pytest.mark.skipif(COMPILER is None, reason="no C++ compiler here")
-def test_the_sanitizers_find_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rows", [3, 6])
+def test_the_sanitizers_find_nothing(rows: int, tmp_path: Path) -> None:
     """Addresses and undefined behaviour, over odd sizes, masks, dropout, and both directions."""
     assert COMPILER is not None
     sources = ROOT / "kerasish_lstm" / "native"
@@ -1387,7 +1391,7 @@ def test_the_sanitizers_find_nothing(tmp_path: Path) -> None:
     own = [
         "-DKL_SET=kl_base",
         "-DKL_BYTES=16",
-        "-DKL_ROWS=3",
+        f"-DKL_ROWS={rows}",
         "-DKL_ALWAYS_SPLIT",
         "-Wno-psabi",
         f"-I{sources}",

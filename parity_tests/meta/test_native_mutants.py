@@ -211,6 +211,30 @@ MUTANTS: dict[str, tuple[str, str, str, tuple[Case, ...]]] = {
         "second = first",
         (WIDE_DROPPED,),
     ),
+    "the second block with the first one's weights, of one row": (
+        "engine.cpp",
+        "value * load(w + n * panel + g * L)",
+        "value * load(w + g * L)",
+        (FEW_DROPPED,),
+    ),
+    "the second block's cells are the first one's": (
+        "engine.cpp",
+        "static_cast<int>(rows), block + n, z[n]);",
+        "static_cast<int>(rows), block, z[n]);",
+        (WIDE_DROPPED,),
+    ),
+    "x of one gate for all": (
+        "engine.cpp",
+        "x_apart = s.x_dropped ? s.n * a.F : 0;",
+        "x_apart = 0;",
+        (DROPPED,),
+    ),
+    "h of one gate for all": (
+        "engine.cpp",
+        "h_apart = a.h_drop_gates == 4 ? a.B * f.width : 0;",
+        "h_apart = 0;",
+        (DROPPED,),
+    ),
     "half of a sum by gate left out": (
         "engine.cpp",
         "chain[0][r][n] += chain[c][r][n];",
