@@ -163,12 +163,12 @@ void product_by_gate(V<S> (*sum)[TILE][4], const S *const *a, int64_t apart, int
   }
 }
 
-// Of `rows` rows, TILE at most, and one or two blocks.
+// The product by gate of a tile: of `rows` rows, TILE at most, and one or two blocks.
 template <class S, int R = TILE>
-void by_gate(int64_t rows, int64_t blocks, V<S> (*sum)[TILE][4], const S *const *a, int64_t apart,
-             int64_t K, const S *w, int64_t panel) {
+void tile_product(int64_t rows, int64_t blocks, V<S> (*sum)[TILE][4], const S *const *a,
+                  int64_t apart, int64_t K, const S *w, int64_t panel) {
   if constexpr (R > 1) {
-    if (rows < R) return by_gate<S, R - 1>(rows, blocks, sum, a, apart, K, w, panel);
+    if (rows < R) return tile_product<S, R - 1>(rows, blocks, sum, a, apart, K, w, panel);
   }
   blocks == 2 ? product_by_gate<S, R, 2>(sum, a, apart, K, w, panel)
               : product_by_gate<S, R, 1>(sum, a, apart, K, w, panel);
@@ -534,11 +534,11 @@ void forward_tile(const Forward<S> &f, const Step<S> &s, int64_t begin, int64_t 
   }
   const int64_t x_apart = s.x_dropped ? s.n * a.F : 0;
   const int64_t h_apart = a.h_drop_gates == 4 ? a.B * f.width : 0;
-  if (s.projected == nullptr) by_gate<S>(rows, blocks, z, x, x_apart, a.F, panel, wide);
-  by_gate<S>(rows, blocks, z, h, h_apart, a.H, panel + a.F * 4 * L, wide);
+  if (s.projected == nullptr) tile_product<S>(rows, blocks, z, x, x_apart, a.F, panel, wide);
+  tile_product<S>(rows, blocks, z, h, h_apart, a.H, panel + a.F * 4 * L, wide);
+  const auto cells = KL_BY_ACTIVATIONS(forward_cells, S, a);
   for (int64_t n = 0; n < blocks; ++n)
-    KL_BY_ACTIVATIONS(forward_cells, S, a)
-    (f, s, s.active + begin, static_cast<int>(rows), block + n, z[n]);
+    cells(f, s, s.active + begin, static_cast<int>(rows), block + n, z[n]);
 }
 
 #if KL_ROWS == 6
@@ -1012,8 +1012,8 @@ void backward_tile(const kl_backward &a, const int64_t *rows, const S *const *fr
   for (int64_t n = 0; n < pieces; ++n)
     for (int64_t r = 0; r < count; ++r)
       for (int64_t g = 0; g < 4; ++g) sum[n][r][g] = V<S>{};
-  by_gate<S>(count, pieces, sum, from, a.H, a.H, static_cast<const S *>(a.pack) + piece * wide,
-             wide);
+  const S *panel = static_cast<const S *>(a.pack) + piece * wide;
+  tile_product<S>(count, pieces, sum, from, a.H, a.H, panel, wide);
   for (int64_t n = 0; n < pieces; ++n) {
     const int64_t at = (piece + n) * L;
     for (int64_t r = 0; r < count; ++r) {
