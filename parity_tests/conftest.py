@@ -30,6 +30,16 @@ def device(parity_device: torch.device) -> torch.device:
     return parity_device
 
 
+@pytest.fixture
+def poison() -> Iterator[None]:
+    """Uninitialized memory holds NaN, so that code which forgets to write it shows."""
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
 @pytest.fixture(scope="session")
 def keras() -> Iterator[keras_live.KerasLive]:
     """Live Keras 3 on TensorFlow, or a skip that names what is missing."""

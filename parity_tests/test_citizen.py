@@ -39,16 +39,6 @@ def _seed() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def poison() -> Iterator[None]:
-    """Uninitialized memory holds NaN, so that code which forgets to write it shows."""
-    assert torch.utils.deterministic.fill_uninitialized_memory
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(before)
-
-
 def layer_of(device: torch.device | str = "cpu", **keywords: Any) -> LSTM[Any]:
     """A float64 layer whose every weight, the bias too, is random."""
     layer: LSTM[Any] = LSTM(F, U, dtype=torch.float64, device=device, **keywords)

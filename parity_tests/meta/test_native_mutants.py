@@ -288,6 +288,7 @@ MUTANTS: dict[str, tuple[str, str, str, tuple[Case, ...]]] = {
 pytestmark = [
     pytest.mark.skipif(COMPILER is None, reason="no C++ compiler here"),
     pytest.mark.filterwarnings("ignore"),
+    pytest.mark.usefixtures("poison"),  # what a mutant does not write may be there of the last one
 ]
 
 
