@@ -107,7 +107,7 @@ setup(
         Extension(
             "kerasish_lstm.native.engine",
             sources=["kerasish_lstm/native/dispatch.cpp", "kerasish_lstm/native/engine.cpp"],
-            depends=[f"kerasish_lstm/native/{n}.h" for n in ("lstm", "threads", "vectors")],
+            depends=sorted(str(path) for path in SOURCES.glob("*.h")),
         )
     ],
     cmdclass={"build_ext": BuildNative, "bdist_wheel": AnyPython},

@@ -267,4 +267,17 @@ KL_INLINE V<S> slope(int64_t activation, V<S> y) {
   }
 }
 
+// Activations that are usual are known where it is compiled: FUNCTION<S, activation, recurrent
+// activation>, of any where they are others.
+const int64_t KL_ANY = -1;
+#define KL_BY_ACTIVATIONS(FUNCTION, S, A)                                  \
+  ((A).activation != KL_TANH             ? FUNCTION<S, KL_ANY, KL_ANY>     \
+   : (A).recurrent_activation == KL_SIGMOID                                \
+       ? FUNCTION<S, KL_TANH, KL_SIGMOID>                                  \
+   : (A).recurrent_activation == KL_HARD_SIGMOID                           \
+       ? FUNCTION<S, KL_TANH, KL_HARD_SIGMOID>                             \
+   : (A).recurrent_activation == KL_HARD_SIGMOID_V2                        \
+       ? FUNCTION<S, KL_TANH, KL_HARD_SIGMOID_V2>                          \
+       : FUNCTION<S, KL_ANY, KL_ANY>)
+
 }  // namespace KL_SET
