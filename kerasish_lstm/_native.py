@@ -33,7 +33,7 @@ from .activations import Function
 from .config import LSTMConfig
 
 DTYPES = {torch.float32: 4, torch.float64: 8}
-INTERFACE = 3  # of native/lstm.h, as its KL_INTERFACE
+INTERFACE = 4  # of native/lstm.h, as its KL_INTERFACE
 _STALE, _NO_MEMORY = 1, 2
 _REINSTALL = "reinstall: KERASISH_LSTM_BUILD=1 pip install --force-reinstall --no-deps ."
 
@@ -125,6 +125,7 @@ def _load(path: Path) -> _Engine:
         ("kl_pack_backward", ctypes.c_int, [integer, integer, integer, pointer, pointer]),
         ("kl_run_forward", ctypes.c_int, [integer, pointer, integer]),
         ("kl_run_backward", ctypes.c_int, [integer, pointer, integer]),
+        ("kl_denormals_are_zero", None, [integer, integer]),
     ):
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments

@@ -8,7 +8,10 @@
 #include "parts.h"
 #include "products.h"
 #include "sizes.h"
+#include "threads.h"
 #include "vectors.h"
+
+using kerasish_lstm::DenormalsAreZero;
 
 namespace KL_SET {
 namespace {
@@ -154,6 +157,7 @@ KL_INLINE void add(S *__restrict to, S value, const S *__restrict v, int64_t n) 
 // The gradients of x, the kernels and the bias from dz, for a call too small for a matrix product.
 template <class S>
 void add_sums(const kl_backward &a) {
+  const DenormalsAreZero here;
   const int64_t H = a.H, F = a.F;
   const S *w_ih = static_cast<const S *>(a.w_ih), *hs = static_cast<const S *>(a.hs);
   S *d_ih = static_cast<S *>(a.d_ih), *d_hh = static_cast<S *>(a.d_hh);

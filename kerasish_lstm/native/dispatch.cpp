@@ -87,6 +87,44 @@ void (*openmp_parallel)(void (*)(void *), void *, unsigned, unsigned) = nullptr;
 int (*openmp_thread)() = nullptr;
 int (*openmp_threads)() = nullptr;
 
+// What a thread does with numbers below the smallest normal one.
+#if defined(__x86_64__)
+const uint64_t ZERO = 0x8040;  // of results, and of operands
+uint64_t controls() { return _mm_getcsr(); }
+void control(uint64_t value) { _mm_setcsr(static_cast<unsigned>(value)); }
+#elif defined(__aarch64__)
+const uint64_t ZERO = 1 << 24;
+uint64_t controls() {
+  uint64_t value;
+  __asm__ __volatile__("mrs %0, fpcr" : "=r"(value));
+  return value;
+}
+void control(uint64_t value) { __asm__ __volatile__("msr fpcr, %0" : : "r"(value)); }
+#else
+const uint64_t ZERO = 0;
+uint64_t controls() { return 0; }
+void control(uint64_t) {}
+#endif
+
+// As `before` has it.
+void restore(uint64_t before) { control((controls() & ~ZERO) | (before & ZERO)); }
+
+// Of a thread, from kl_denormals_are_zero to kl_denormals_are_zero.
+thread_local bool changed = false;
+thread_local uint64_t before_change = 0;
+
+void change(void *, int64_t, int64_t) {
+  if (!changed) before_change = controls();
+  changed = true;
+  control(controls() | ZERO);
+}
+
+// A thread that came in between has its caller's controls as they were when it came.
+void change_back(void *callers, int64_t, int64_t) {
+  restore(changed ? before_change : *static_cast<const uint64_t *>(callers));
+  changed = false;
+}
+
 struct Team {
   kerasish_lstm::Work work;
   void *data;
@@ -123,6 +161,12 @@ void kerasish_lstm::Barrier::wait() {
   }
   for (int64_t spins = 0; __atomic_load_n(&round, __ATOMIC_ACQUIRE) == mine; ++spins) pause(spins);
 }
+
+kerasish_lstm::DenormalsAreZero::DenormalsAreZero() : before(controls()) {
+  control(before | ZERO);
+}
+
+kerasish_lstm::DenormalsAreZero::~DenormalsAreZero() { restore(before); }
 
 void kerasish_lstm::in_parallel(Work work, void *data, int64_t threads) {
   if (threads <= 1 || openmp_parallel == nullptr) {
@@ -181,6 +225,11 @@ int kl_run_forward(int64_t wide, const kl_forward *calls, int64_t count) {
 
 int kl_run_backward(int64_t wide, const kl_backward *calls, int64_t count) {
   return now().run_backward(wide, calls, count);
+}
+
+void kl_denormals_are_zero(int64_t threads, int64_t on) {
+  uint64_t callers = before_change;
+  if (on || changed) kerasish_lstm::in_parallel(on ? change : change_back, &callers, threads);
 }
 
 }  // extern "C"

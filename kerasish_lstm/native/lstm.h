@@ -27,7 +27,7 @@ extern "C" {
 #endif
 
 /* Raised with every change of what stands here, so that no caller takes a library of another one. */
-enum { KL_INTERFACE = 3 };
+enum { KL_INTERFACE = 4 };
 
 /* Activations, by number. */
 enum {
@@ -125,6 +125,11 @@ KL_API int kl_pack_backward(int64_t wide, int64_t H, int64_t by_gate, const void
    h_drop_gates 4 in both or in neither. */
 KL_API int kl_run_forward(int64_t wide, const kl_forward *calls, int64_t count);
 KL_API int kl_run_backward(int64_t wide, const kl_backward *calls, int64_t count);
+
+/* In a run, numbers below the smallest normal one count as zero, as in TensorFlow and XLA. So that
+   they do in products of the caller's too: on for this thread and those of its team, and off, which
+   restores what each had. */
+KL_API void kl_denormals_are_zero(int64_t threads, int64_t on);
 
 #ifdef __cplusplus
 }

@@ -10,6 +10,7 @@
 #include "threads.h"
 
 using kerasish_lstm::Barrier;
+using kerasish_lstm::DenormalsAreZero;
 using kerasish_lstm::in_parallel;
 
 namespace KL_SET {
@@ -118,6 +119,7 @@ struct Team {
 
 template <class Call>
 void team_work(void *data, int64_t thread, int64_t threads) {
+  const DenormalsAreZero here;
   Team<Call> &team = *static_cast<Team<Call> *>(data);
   int result = KL_OK;
   if (team.by_units) {
