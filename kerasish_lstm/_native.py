@@ -34,7 +34,7 @@ from .config import LSTMConfig
 
 DTYPES = {torch.float32: 4, torch.float64: 8}
 INTERFACE = 4  # of native/lstm.h, as its KL_INTERFACE
-_STALE, _NO_MEMORY = 1, 2
+_STALE, _NO_MEMORY, DENORMAL = 1, 2, 3
 _REINSTALL = "reinstall: KERASISH_LSTM_BUILD=1 pip install --force-reinstall --no-deps ."
 
 

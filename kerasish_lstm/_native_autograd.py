@@ -7,7 +7,7 @@ matrix products, which are torch's. A step that is masked has no row in dz.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from torch import _C, Tensor
 from ._dropout import NO_DROPOUT, DropoutMasks
 from ._engines import NATIVE_ACTIVATIONS, LSTMState, TorchLSTM, input_product, lstm_step
 from ._native import (
+    DENORMAL,
     DTYPES,
     Backward,
     Pack,
@@ -329,24 +330,22 @@ def _run_backward(parts: Sequence[_Backward]) -> None:
     engine, one, count = functions(), parts[0], len(parts)
     steps, width = one.arguments.T, count * one.arguments.B * 4 * one.arguments.H * one.wide
     together = max(1, min(steps, _CHUNK // max(1, width)))
-    with nullcontext() if all(part.few for part in parts) else _denormals_are_zero():
-        for stop in range(steps, 0, -together):
-            arguments = [part.begin(max(0, stop - together), stop) for part in parts]
-            array = (Backward * count)(*arguments)
-            check(engine.kl_run_backward(one.wide, array, count))
+    for stop in range(steps, 0, -together):
+        arguments = [part.begin(max(0, stop - together), stop) for part in parts]
+        array = (Backward * count)(*arguments)
+        status = engine.kl_run_backward(one.wide, array, count)
+        vanishes = status == DENORMAL
+        check(0 if vanishes else status)
+        quick = vanishes and not all(part.few for part in parts)
+        team = threads()
+        try:  # of denormals, torch's products would take as long as of a hundred other numbers
+            if quick:
+                engine.kl_denormals_are_zero(team, 1)
             for part in parts:
                 part.add()
-
-
-@contextmanager
-def _denormals_are_zero() -> Iterator[None]:
-    """In torch's products as in the engine: of a gradient that vanishes they would be most of the time."""
-    engine, count = functions(), threads()
-    engine.kl_denormals_are_zero(count, 1)
-    try:
-        yield
-    finally:
-        engine.kl_denormals_are_zero(count, 0)
+        finally:
+            if quick:
+                engine.kl_denormals_are_zero(team, 0)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import ctypes
 import itertools
 import os
 import pickle
+import platform
 import re
 import shutil
 import subprocess
@@ -41,6 +42,10 @@ ROOT = Path(__file__).resolve().parent.parent
 STATUS = native_status()
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 needs_engine = pytest.mark.skipif(not STATUS.available, reason=f"native: {STATUS.reason}")
+needs_flags = pytest.mark.skipif(
+    platform.machine().lower() not in ("x86_64", "amd64", "aarch64", "arm64"),
+    reason="the engine does not know how this processor takes denormals as zero",
+)
 SETS = STATUS.instruction_sets
 B, T, F, U = 5, 7, 3, 11
 
@@ -130,6 +135,146 @@ def test_a_library_of_another_version_is_not_used(monkeypatch: pytest.MonkeyPatc
     assert "is of another version: reinstall" in (native_status().reason or "")
     assert not native_status().available
     assert LSTM(F, U)(torch.randn(B, T, F)).shape == (B, U)
+
+
+# Numbers smaller than the smallest normal one
+
+
+def denormals_kept() -> Tensor:
+    """For every thread of torch's: are they not zero as results (the first half), as operands?"""
+    bits = torch.full((1 << 21,), 1 << 20, dtype=torch.int32)  # 1.5e-39
+    numbers = bits.view(torch.float32)
+    small, normal = numbers[: 1 << 20] * 1.0, numbers[1 << 20 :] * 2.0**40
+    return torch.cat([small.view(torch.int32), normal.view(torch.int32)]) != 0
+
+
+@pytest.fixture
+def team(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Two threads of torch's, or as many as are asked for, which keep denormals."""
+    before, count = torch.get_num_threads(), getattr(request, "param", 2)
+    torch.set_flush_denormal(False)
+    torch.set_num_threads(count)
+    assert denormals_kept().all()  # threads that are made now have what this one has
+    yield count
+    torch.set_flush_denormal(False)
+    torch.set_num_threads(before)
+
+
+def vanishing(batch: int, steps: int, **options: Any) -> tuple[LSTM[Any], Tensor]:
+    """A layer whose gradient halves from step to step, or nearly, and its input."""
+    torch.manual_seed(21)
+    layer: LSTM[Any] = LSTM(F, U, **options)
+    for parameter in layer.parameters():
+        torch.nn.init.uniform_(parameter, -0.1, 0.1)
+    return layer, torch.randn(batch, steps, F, requires_grad=True)
+
+
+@needs_engine
+@needs_flags
+@pytest.mark.usefixtures("instructions", "team")
+@pytest.mark.parametrize("batch", [1, 67])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_denormals_count_as_zero(dtype: torch.dtype, batch: int) -> None:
+    """As in the threads of TensorFlow and XLA, in each of the team; a normal number stays."""
+    options: dict[str, Any] = {"return_state": True, "dtype": dtype, "activation": "linear"}
+    layer, torchs = LSTM(F, 61, **options), LSTM(F, 61, use_cudnn=False, **options)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.zero_()
+    smallest = torch.finfo(dtype).tiny
+    c = torch.full((batch, 61), smallest / 8, dtype=dtype)  # as operands and as results
+    c[:, ::7] = 8 * smallest
+    x, h = torch.zeros(batch, 2, F, dtype=dtype), torch.zeros_like(c)
+    _, _, end = layer(x, initial_state=(h, c))
+    assert torch.equal(end, torch.where(c < smallest, 0, c / 4))
+    c.fill_(smallest)  # as results alone
+    assert not layer(x[:, :1], initial_state=(h, c))[2].view(torch.int32).any()
+    with torch.no_grad():  # as operands alone: the products are normal
+        layer.lstm.weight_ih_l0[2 * 61 : 3 * 61] = smallest / 8
+    x, c = torch.full_like(x, 1 / smallest), torch.zeros_like(c)
+    assert not layer(x, initial_state=(h, c))[2].view(torch.int32).any()
+    torchs.load_state_dict(layer.state_dict())
+    assert torchs(x, initial_state=(h, c))[2].all()
+
+
+@needs_engine
+@needs_flags
+@pytest.mark.usefixtures("instructions", "team")
+@pytest.mark.parametrize("batch", [3, 131], ids=["summed by the engine", "by products"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_gradient_that_vanishes_becomes_zero(masked: bool, batch: int) -> None:
+    """None of its numbers is denormal, which would take most of the time; the others are right."""
+    layer, x = vanishing(batch, 251)
+    mask = torch.rand(batch, 251) > 0.1 if masked else None
+    layer(x, mask=mask).sum().backward()
+    assert x.grad is not None
+    sizes = x.grad.abs()
+    assert not sizes[:, :40].any() and sizes[:, -9:].any()
+    bits = x.grad.contiguous().view(torch.int32)
+    assert not ((bits & 0x7F800000 == 0) & (bits & 0x7FFFFFFF != 0)).any()
+    weights = [w.astype(np.float64) for w in layer.get_weights()]
+    options: dict[str, Any] = {} if mask is None else {"mask": mask.numpy()}
+    true = oracle.gradients(
+        x.detach().double().numpy(), *weights, d_output=np.ones((batch, U)), **options
+    )
+    grad = layer.lstm.weight_hh_l0.grad
+    assert grad is not None
+    for name, actual, expected in (("x", x.grad, true.x), ("R", grad.T, true.recurrent_kernel)):
+        largest = float(np.abs(expected).max())
+        assert_parity(actual, expected, bound=1e-5, what=name, scale=largest)
+
+
+@needs_engine
+@needs_flags
+@pytest.mark.parametrize(
+    ("team", "flushed"),
+    [(2, False), (2, True), (3, False)],
+    ids=["kept", "the caller's are zero", "a new thread"],
+    indirect=["team"],
+)
+@pytest.mark.parametrize("fails", [False, True], ids=["ends", "fails"])
+def test_denormals_are_afterwards_what_they_were(
+    team: int, flushed: bool, fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For threads, too, that the pool has lost and made again meanwhile."""
+    layer, x = vanishing(131, 251)
+    product = autograd._add_by_gate
+    within: list[bool] = []
+
+    def looking(*arguments: Any) -> None:
+        if team == 3 and within == []:
+            torch.set_num_threads(2)
+            denormals_kept()
+            torch.set_num_threads(3)
+        within.append(bool(denormals_kept().any()))
+        if fails:
+            raise MemoryError
+        product(*arguments)
+
+    monkeypatch.setattr(autograd, "_add_by_gate", looking)
+    torch.set_flush_denormal(flushed)
+    before = denormals_kept()
+    assert before.any() and before.all() != flushed
+    for _ in range(3):
+        output = layer(x)
+        assert torch.equal(denormals_kept(), before)
+        with pytest.raises(MemoryError) if fails else contextlib.nullcontext():
+            output.sum().backward()
+        assert torch.equal(denormals_kept(), before)
+    assert within and not any(within)
+
+
+@needs_engine
+@needs_flags
+@pytest.mark.usefixtures("team")
+def test_only_where_one_was_met_do_torchs_products_take_them_as_zero(counted: list[str]) -> None:
+    """It takes a turn of all threads. The engine restores its own, in small calls too."""
+    for batch, steps, expected in ((131, 251, True), (131, 7, False), (3, 251, False)):
+        layer, x = vanishing(batch, steps)
+        counted.clear()
+        layer(x).sum().backward()
+        assert ("kl_denormals_are_zero" in counted) == expected
+        assert denormals_kept().all()
 
 
 # Every size, on every set of instructions

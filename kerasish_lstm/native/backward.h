@@ -200,7 +200,7 @@ int backward(const kl_backward *calls, int64_t count) {
       run_team(team, calls, count, one.stop - one.start, step, parts_of(one.H, wide));
   for (int64_t i = 0; i < count && result == KL_OK; ++i)
     if (calls[i].sums) add_sums<S>(calls[i]);
-  return result;
+  return result == KL_OK && team.denormal ? KL_DENORMAL : result;
 }
 
 }  // namespace

@@ -90,20 +90,36 @@ int (*openmp_threads)() = nullptr;
 // What a thread does with numbers below the smallest normal one.
 #if defined(__x86_64__)
 const uint64_t ZERO = 0x8040;  // of results, and of operands
+const uint64_t UNDERFLOW = 0x10;
 uint64_t controls() { return _mm_getcsr(); }
 void control(uint64_t value) { _mm_setcsr(static_cast<unsigned>(value)); }
+uint64_t flags() { return controls() & UNDERFLOW; }
+void flag(uint64_t value) { control((controls() & ~UNDERFLOW) | value); }
 #elif defined(__aarch64__)
 const uint64_t ZERO = 1 << 24;
+const uint64_t UNDERFLOW = 1 << 3;
 uint64_t controls() {
   uint64_t value;
-  __asm__ __volatile__("mrs %0, fpcr" : "=r"(value));
+  __asm__ __volatile__("mrs %0, fpcr" : "=r"(value) : : "memory");
   return value;
 }
-void control(uint64_t value) { __asm__ __volatile__("msr fpcr, %0" : : "r"(value)); }
+void control(uint64_t value) { __asm__ __volatile__("msr fpcr, %0" : : "r"(value) : "memory"); }
+uint64_t status() {
+  uint64_t value;
+  __asm__ __volatile__("mrs %0, fpsr" : "=r"(value) : : "memory");
+  return value;
+}
+uint64_t flags() { return status() & UNDERFLOW; }
+void flag(uint64_t value) {
+  value |= status() & ~UNDERFLOW;
+  __asm__ __volatile__("msr fpsr, %0" : : "r"(value) : "memory");
+}
 #else
 const uint64_t ZERO = 0;
 uint64_t controls() { return 0; }
 void control(uint64_t) {}
+uint64_t flags() { return 0; }
+void flag(uint64_t) {}
 #endif
 
 // As `before` has it.
@@ -162,11 +178,18 @@ void kerasish_lstm::Barrier::wait() {
   for (int64_t spins = 0; __atomic_load_n(&round, __ATOMIC_ACQUIRE) == mine; ++spins) pause(spins);
 }
 
-kerasish_lstm::DenormalsAreZero::DenormalsAreZero() : before(controls()) {
-  control(before | ZERO);
+kerasish_lstm::DenormalsAreZero::DenormalsAreZero()
+    : controls_before(controls()), flags_before(flags()) {
+  control(controls_before | ZERO);
+  flag(0);
 }
 
-kerasish_lstm::DenormalsAreZero::~DenormalsAreZero() { restore(before); }
+kerasish_lstm::DenormalsAreZero::~DenormalsAreZero() {
+  flag(flags() | flags_before);
+  restore(controls_before);
+}
+
+bool kerasish_lstm::DenormalsAreZero::have_been() const { return flags() != 0; }
 
 void kerasish_lstm::in_parallel(Work work, void *data, int64_t threads) {
   if (threads <= 1 || openmp_parallel == nullptr) {

@@ -42,7 +42,7 @@ enum {
 };
 
 /* What a call returns. */
-enum { KL_OK, KL_STALE, KL_NO_MEMORY };
+enum { KL_OK, KL_STALE, KL_NO_MEMORY, KL_DENORMAL };
 
 /* Weights as torch.nn.LSTM has them: w_ih (4H, F), w_hh (4H, H), biases (4H,) or null. */
 typedef struct {
@@ -126,9 +126,10 @@ KL_API int kl_pack_backward(int64_t wide, int64_t H, int64_t by_gate, const void
 KL_API int kl_run_forward(int64_t wide, const kl_forward *calls, int64_t count);
 KL_API int kl_run_backward(int64_t wide, const kl_backward *calls, int64_t count);
 
-/* In a run, numbers below the smallest normal one count as zero, as in TensorFlow and XLA. So that
-   they do in products of the caller's too: on for this thread and those of its team, and off, which
-   restores what each had. */
+/* In a run, numbers smaller than the smallest normal one count as zero, as in TensorFlow's threads and
+   XLA's. A backward that had such results gives KL_DENORMAL for KL_OK. That they are zero in the
+   caller's products of them too: on, for the `threads` of its team, this one among them, and then off,
+   which restores what each had. It does not nest. */
 KL_API void kl_denormals_are_zero(int64_t threads, int64_t on);
 
 #ifdef __cplusplus

@@ -115,6 +115,7 @@ struct Team {
   int64_t pieces;              // what is split by units: of one call
   Barrier barrier;
   int64_t failed;
+  int64_t denormal;            // whether a result was, and became zero
 };
 
 template <class Call>
@@ -143,6 +144,7 @@ void team_work(void *data, int64_t thread, int64_t threads) {
     }
   }
   if (result != KL_OK) __atomic_store_n(&team.failed, result, __ATOMIC_RELAXED);
+  if (here.have_been()) __atomic_store_n(&team.denormal, 1, __ATOMIC_RELAXED);
 }
 
 // Split, run, and give back the rows' memory.
@@ -167,6 +169,7 @@ int run_team(Team<Call> &team, const A *calls, int64_t count, int64_t steps, dou
   team.barrier.threads = split.threads;
   team.barrier.come = team.barrier.round = 0;
   team.failed = KL_OK;
+  team.denormal = 0;
   int result = KL_OK;
   for (int64_t i = 0; i < MOST_CALLS; ++i) team.rows[i] = nullptr;
   for (int64_t i = 0; i < count && result == KL_OK; ++i) {

@@ -16,16 +16,17 @@ struct alignas(64) Barrier {
   void wait();
 };
 
-// While it lives, numbers below the smallest normal one count as zero in this thread. A gradient
+// While it lives, numbers smaller than the smallest normal one count as zero in this thread. A gradient
 // that vanishes over many steps passes through them, and on many processors each such number costs
 // as much as a hundred others.
 class DenormalsAreZero {
  public:
-  DenormalsAreZero();
-  ~DenormalsAreZero();
+  __attribute__((noinline)) DenormalsAreZero();
+  __attribute__((noinline)) ~DenormalsAreZero();
+  __attribute__((noinline)) bool have_been() const;  // results, and not for their operands alone
 
  private:
-  const uint64_t before;
+  const uint64_t controls_before, flags_before;
 };
 
 // One turn of waiting in a loop, the processor given away after many.
