@@ -34,7 +34,7 @@ from .config import LSTMConfig
 
 DTYPES = {torch.float32: 4, torch.float64: 8}
 INTERFACE = 4  # of native/lstm.h, as its KL_INTERFACE
-_STALE, _NO_MEMORY, DENORMAL = 1, 2, 3
+_STALE, _NO_MEMORY, DENORMAL = 1, 2, 3  # what a call returns, else 0
 _REINSTALL = "reinstall: KERASISH_LSTM_BUILD=1 pip install --force-reinstall --no-deps ."
 
 
@@ -581,5 +581,5 @@ def run_forward(*calls: Prepared) -> None:
 def check(status: int) -> None:
     if status == _NO_MEMORY:
         raise MemoryError("kerasish_lstm's native engine got no memory for its working state.")
-    if status:
+    if status not in (0, DENORMAL):
         raise RuntimeError(f"kerasish_lstm's native engine gave the unknown status {status}.")

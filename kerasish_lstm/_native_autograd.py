@@ -334,17 +334,16 @@ def _run_backward(parts: Sequence[_Backward]) -> None:
         arguments = [part.begin(max(0, stop - together), stop) for part in parts]
         array = (Backward * count)(*arguments)
         status = engine.kl_run_backward(one.wide, array, count)
-        vanishes = status == DENORMAL
-        check(0 if vanishes else status)
-        quick = vanishes and not all(part.few for part in parts)
-        team = threads()
-        try:  # of denormals, torch's products would take as long as of a hundred other numbers
-            if quick:
+        check(status)
+        # Torch's products of a denormal would take as long as those of a hundred other numbers.
+        team = 0 if status != DENORMAL or all(part.few for part in parts) else threads()
+        try:
+            if team:
                 engine.kl_denormals_are_zero(team, 1)
             for part in parts:
                 part.add()
         finally:
-            if quick:
+            if team:
                 engine.kl_denormals_are_zero(team, 0)
 
 

@@ -160,10 +160,10 @@ def team(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(before)
 
 
-def vanishing(batch: int, steps: int, **options: Any) -> tuple[LSTM[Any], Tensor]:
+def vanishing(batch: int, steps: int) -> tuple[LSTM[Any], Tensor]:
     """A layer whose gradient halves from step to step, or nearly, and its input."""
     torch.manual_seed(21)
-    layer: LSTM[Any] = LSTM(F, U, **options)
+    layer: LSTM[Any] = LSTM(F, U)
     for parameter in layer.parameters():
         torch.nn.init.uniform_(parameter, -0.1, 0.1)
     return layer, torch.randn(batch, steps, F, requires_grad=True)

@@ -87,58 +87,62 @@ void (*openmp_parallel)(void (*)(void *), void *, unsigned, unsigned) = nullptr;
 int (*openmp_thread)() = nullptr;
 int (*openmp_threads)() = nullptr;
 
-// What a thread does with numbers below the smallest normal one.
+// What a thread does with numbers smaller than the smallest normal one.
 #if defined(__x86_64__)
-const uint64_t ZERO = 0x8040;  // of results, and of operands
+const uint64_t DENORMALS_ZERO = 0x8040;  // of results, and of operands
 const uint64_t UNDERFLOW = 0x10;
-uint64_t controls() { return _mm_getcsr(); }
-void control(uint64_t value) { _mm_setcsr(static_cast<unsigned>(value)); }
-uint64_t flags() { return controls() & UNDERFLOW; }
-void flag(uint64_t value) { control((controls() & ~UNDERFLOW) | value); }
+uint64_t get_controls() { return _mm_getcsr(); }
+void set_controls(uint64_t value) { _mm_setcsr(static_cast<unsigned>(value)); }
+uint64_t get_flags() { return get_controls() & UNDERFLOW; }
+void set_flags(uint64_t value) { set_controls((get_controls() & ~UNDERFLOW) | value); }
 #elif defined(__aarch64__)
-const uint64_t ZERO = 1 << 24;
+const uint64_t DENORMALS_ZERO = 1 << 24;
 const uint64_t UNDERFLOW = 1 << 3;
-uint64_t controls() {
+uint64_t get_controls() {
   uint64_t value;
   __asm__ __volatile__("mrs %0, fpcr" : "=r"(value) : : "memory");
   return value;
 }
-void control(uint64_t value) { __asm__ __volatile__("msr fpcr, %0" : : "r"(value) : "memory"); }
-uint64_t status() {
+void set_controls(uint64_t value) {
+  __asm__ __volatile__("msr fpcr, %0" : : "r"(value) : "memory");
+}
+uint64_t get_status() {
   uint64_t value;
   __asm__ __volatile__("mrs %0, fpsr" : "=r"(value) : : "memory");
   return value;
 }
-uint64_t flags() { return status() & UNDERFLOW; }
-void flag(uint64_t value) {
-  value |= status() & ~UNDERFLOW;
+uint64_t get_flags() { return get_status() & UNDERFLOW; }
+void set_flags(uint64_t value) {
+  value |= get_status() & ~UNDERFLOW;
   __asm__ __volatile__("msr fpsr, %0" : : "r"(value) : "memory");
 }
 #else
-const uint64_t ZERO = 0;
-uint64_t controls() { return 0; }
-void control(uint64_t) {}
-uint64_t flags() { return 0; }
-void flag(uint64_t) {}
+const uint64_t DENORMALS_ZERO = 0;
+uint64_t get_controls() { return 0; }
+void set_controls(uint64_t) {}
+uint64_t get_flags() { return 0; }
+void set_flags(uint64_t) {}
 #endif
 
-// As `before` has it.
-void restore(uint64_t before) { control((controls() & ~ZERO) | (before & ZERO)); }
+// Denormals as `before` has them, the other controls as they are.
+void restore(uint64_t before) {
+  set_controls((get_controls() & ~DENORMALS_ZERO) | (before & DENORMALS_ZERO));
+}
 
-// Of a thread, from kl_denormals_are_zero to kl_denormals_are_zero.
-thread_local bool changed = false;
-thread_local uint64_t before_change = 0;
+// Of a thread, from kl_denormals_are_zero(threads, 1) to kl_denormals_are_zero(threads, 0).
+thread_local bool is_on = false;
+thread_local uint64_t before_on = 0;
 
-void change(void *, int64_t, int64_t) {
-  if (!changed) before_change = controls();
-  changed = true;
-  control(controls() | ZERO);
+void switch_on(void *, int64_t, int64_t) {
+  if (!is_on) before_on = get_controls();
+  is_on = true;
+  set_controls(get_controls() | DENORMALS_ZERO);
 }
 
 // A thread that came in between has its caller's controls as they were when it came.
-void change_back(void *callers, int64_t, int64_t) {
-  restore(changed ? before_change : *static_cast<const uint64_t *>(callers));
-  changed = false;
+void switch_off(void *callers, int64_t, int64_t) {
+  restore(is_on ? before_on : *static_cast<const uint64_t *>(callers));
+  is_on = false;
 }
 
 struct Team {
@@ -179,17 +183,17 @@ void kerasish_lstm::Barrier::wait() {
 }
 
 kerasish_lstm::DenormalsAreZero::DenormalsAreZero()
-    : controls_before(controls()), flags_before(flags()) {
-  control(controls_before | ZERO);
-  flag(0);
+    : controls_before(get_controls()), flags_before(get_flags()) {
+  set_controls(controls_before | DENORMALS_ZERO);
+  set_flags(0);
 }
 
 kerasish_lstm::DenormalsAreZero::~DenormalsAreZero() {
-  flag(flags() | flags_before);
+  set_flags(get_flags() | flags_before);
   restore(controls_before);
 }
 
-bool kerasish_lstm::DenormalsAreZero::have_been() const { return flags() != 0; }
+bool kerasish_lstm::DenormalsAreZero::have_been() const { return get_flags() != 0; }
 
 void kerasish_lstm::in_parallel(Work work, void *data, int64_t threads) {
   if (threads <= 1 || openmp_parallel == nullptr) {
@@ -251,8 +255,8 @@ int kl_run_backward(int64_t wide, const kl_backward *calls, int64_t count) {
 }
 
 void kl_denormals_are_zero(int64_t threads, int64_t on) {
-  uint64_t callers = before_change;
-  if (on || changed) kerasish_lstm::in_parallel(on ? change : change_back, &callers, threads);
+  uint64_t callers = before_on;
+  if (on || is_on) kerasish_lstm::in_parallel(on ? switch_on : switch_off, &callers, threads);
 }
 
 }  // extern "C"

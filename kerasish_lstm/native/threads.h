@@ -16,9 +16,9 @@ struct alignas(64) Barrier {
   void wait();
 };
 
-// While it lives, numbers smaller than the smallest normal one count as zero in this thread. A gradient
-// that vanishes over many steps passes through them, and on many processors each such number costs
-// as much as a hundred others.
+// While it lives, numbers smaller than the smallest normal one count as zero in this thread. A
+// gradient that vanishes over many steps passes through them, and on many processors each such
+// number costs as much as a hundred others.
 class DenormalsAreZero {
  public:
   __attribute__((noinline)) DenormalsAreZero();
