@@ -74,6 +74,8 @@ BOUNDS = {
     "float64": {"output": 1e-13, "gradient": 1e-12},
     "bfloat16": {"output": 5e-2, "gradient": 1e-1},
 }
+# Of an output in float32 on CUDA: cuDNN's tanh for few units is up to 1.06e-5 off.
+CUDA_OUTPUT = 2e-5
 
 
 class Case(NamedTuple):
@@ -110,7 +112,7 @@ class Case(NamedTuple):
         variant = self.variant.replace(", ", "-").replace(" ", "-")
         return f"{self.mode}-{variant}-{'x'.join(map(str, self.shape))}-{self.threads}"
 
-    def bound(self, result: str) -> float:
+    def bound(self, result: str, device: str = "cpu") -> float:
         """The largest error of a result, "output" or the gradient of a weight.
 
         A gradient is a sum over B T steps, whose roundings add up as a square root; the bound of
@@ -118,7 +120,8 @@ class Case(NamedTuple):
         nn.LSTM's alike.
         """
         if result == "output":
-            return BOUNDS[self.dtype]["output"]
+            is_cuda = device == "cuda" and self.dtype == "float32"
+            return CUDA_OUTPUT if is_cuda else BOUNDS[self.dtype]["output"]
         growth = (self.B * self.T / 16384) ** 0.5 if self.dtype == "float32" else 1.0
         return BOUNDS[self.dtype]["gradient"] * max(1.0, growth)
 

@@ -578,6 +578,17 @@ def test_bounds_grow_beyond_the_sums_they_are_set_for() -> None:
     assert Case(512, 64, 64, 128, "training").bound("output") == 5e-6
 
 
+def test_cudnn_s_tanh_has_a_bound_of_its_own() -> None:
+    case = Case(256, 64, 32, 32)
+    true = {"output": np.zeros((256, 32))}
+    found = {"output": np.full((256, 32), 6e-6, np.float32)}
+    assert compare(case, found, true)[1] == ["output is 6.0e-06 off, more than 5e-06"]
+    assert compare(case, found, true, "cuda")[1] == []
+    assert compare(case, {"output": 4 * found["output"]}, true, "cuda")[1]
+    assert case._replace(dtype="float64").bound("output", "cuda") == 1e-13
+    assert case.bound("kernel_gradient", "cuda") == case.bound("kernel_gradient")
+
+
 def test_the_floor_and_memory_are_judged() -> None:
     case = Case(*LARGE)
     target = Target("", "floor", (case,), 1.15)

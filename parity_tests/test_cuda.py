@@ -68,8 +68,10 @@ PRECISIONS = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
+EMULATED = {"float32-tf32_on": arithmetic.Tf32, "float32-cudnn": arithmetic.CudnnTanh}
 ROUNDINGS = {
     "float32-tf32_off": arithmetic.FLOAT32,
+    "float32-cudnn": arithmetic.CUDNN,
     "float32-tf32_on": arithmetic.TF32,
     "float16": arithmetic.FLOAT16,
     "bfloat16": arithmetic.BFLOAT16,
@@ -108,16 +110,23 @@ def tf32(device: torch.device) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def assert_within(subject: Subject, precision: str, device: torch.device | str) -> None:
-    """Outputs, states and gradients of each case lie within the limits of a precision."""
+def emulated(precision: str) -> contextlib.AbstractContextManager[Any]:
+    """On a CPU: the arithmetic of a precision that it does not have."""
+    return EMULATED.get(precision, contextlib.nullcontext)()
+
+
+def assert_within(
+    subject: Subject, precision: str, device: torch.device | str, rounding: str
+) -> None:
+    """Outputs, states and gradients of each case lie within the limits of an arithmetic."""
     dtype = PRECISIONS[precision]
     for case in subject.cases:
         actual, expected = subject.run(case, dtype, device), subject.truth(case)
         assert actual.keys() == expected.keys()
         for name, value in expected.items():
             bound = FLOAT64
-            if precision in ROUNDINGS:
-                bound = limits(subject.kind, precision)[name]
+            if rounding in ROUNDINGS:
+                bound = limits(subject.kind, rounding)[name]
             what = f"{case.id} {name} in {precision}"
             assert_parity(actual[name], value, bound=bound, what=what, dtype=dtype)
 
@@ -134,16 +143,18 @@ def test_errs_no_more_than_its_arithmetic_may(
 ) -> None:
     """Against float64 on a CPU: every mask, state and flag, and each gradient."""
     context = tf32(parity_device) if precision.endswith("tf32_on") else contextlib.nullcontext()
+    is_cudnn = parity_device.type == "cuda" and subject != "scan"
+    rounding = "float32-cudnn" if is_cudnn and precision == "float32-tf32_off" else precision
     with context:
-        assert_within(SUBJECTS[subject], precision, parity_device)
+        assert_within(SUBJECTS[subject], precision, parity_device, rounding)
 
 
 @every_subject
 @every_precision
 def test_cuda_s_branches_lead_to_the_same_numbers(precision: str, subject: str) -> None:
     """On the stand-in, with the packed path that CUDA alone takes."""
-    with AsCuda(), arithmetic.Tf32() if precision.endswith("on") else contextlib.nullcontext():
-        assert_within(SUBJECTS[subject], precision, "cuda")
+    with AsCuda(), emulated(precision):
+        assert_within(SUBJECTS[subject], precision, "cuda", precision)
 
 
 def test_the_cases_meet_every_mask_and_state() -> None:
@@ -158,16 +169,26 @@ def test_the_cases_meet_every_mask_and_state() -> None:
 # The limits
 
 
+every_float32 = pytest.mark.parametrize("rounding", ["float32-tf32_off", "float32-cudnn"])
+
+
+@every_float32
 @pytest.mark.parametrize("kind", ["lstm", "bidirectional"])
-def test_float32_s_limits_are_tighter_than_the_bound_that_was_guessed(kind: str) -> None:
-    found = limits(kind, "float32-tf32_off")
+def test_float32_s_limits_are_tighter_than_the_bound_that_was_guessed(
+    kind: str, rounding: str
+) -> None:
+    """That of outputs and states; of gradients too, but where tanh is cuDNN's."""
+    found = limits(kind, rounding)
+    if rounding == "float32-cudnn":
+        found = {name: limit for name, limit in found.items() if not name.startswith("d_")}
     assert max(found.values()) < CUDA_FLOAT32
     assert min(found.values()) > 2.0**-24
 
 
-def test_tf32_left_on_would_be_noticed() -> None:
+@every_float32
+def test_tf32_left_on_would_be_noticed(rounding: str) -> None:
     """Its errors lie beyond float32's limits, in each quantity, and within its own."""
-    kept, allowed = limits("lstm", "float32-tf32_off"), limits("lstm", "float32-tf32_on")
+    kept, allowed = limits("lstm", rounding), limits("lstm", "float32-tf32_on")
     worst: dict[str, float] = {}
     for case in PRECISION:
         with arithmetic.Tf32():
@@ -181,10 +202,10 @@ def test_tf32_left_on_would_be_noticed() -> None:
 def test_a_limit_is_no_more_than_a_hundred_times_what_a_cpu_errs(precision: str) -> None:
     """A bound that nothing can reach asserts nothing."""
     worst: dict[str, float] = {}
-    context = arithmetic.Tf32() if precision.endswith("tf32_on") else contextlib.nullcontext()
+    dtype = PRECISIONS.get(precision, torch.float32)
     for case in PRECISION:
-        with context:
-            actual = scan(case, PRECISIONS[precision], "cpu")
+        with emulated(precision):
+            actual = scan(case, dtype, "cpu")
         for name, value in runs.truth(case).items():
             worst[name] = max(worst.get(name, 0.0), error(actual[name], value))
     for name, limit in limits("lstm", precision).items():
@@ -195,6 +216,44 @@ def test_an_operator_of_unknown_error_is_refused() -> None:
     x = torch.ones(2, dtype=torch.float64)
     with arithmetic.Arithmetic(arithmetic.FLOAT32, 0), pytest.raises(NotImplementedError):
         x.cosh()
+
+
+# cuDNN's own tanh
+
+
+def test_cudnn_s_tanh_lies_beyond_float32_s_own_limits() -> None:
+    limit = limits("lstm", "float32-tf32_off")["output"]
+    for tanh, case_is_beyond in (("float32-cudnn", True), ("float32-tf32_off", False)):
+        worst = 0.0
+        for case in PRECISION:
+            with emulated(tanh):
+                actual = scan(case, torch.float32, "cpu")
+            worst = max(worst, error(actual["output"], runs.truth(case)["output"]))
+        assert (worst > limit) == case_is_beyond, f"{tanh}: {worst:.2g}, limit {limit:.2g}"
+
+
+@pytest.mark.parametrize(
+    "batch, steps, units", [(5, 7, 37), (1, 1, 64), (32, 11, 128), (3, 2, 263)]
+)
+def test_cudnn_s_tanh_errs_no_more_than_is_written(
+    batch: int, steps: int, units: int, parity_device: torch.device
+) -> None:
+    """By weights of zero: c is the tanh of its gate's bias, where i is 1 and f is 0."""
+    largest = 0.0
+    for low, high in ((1e-4, 1e-2), (0.01, 0.3), (0.3, 1.0), (1.0, 3.0), (3.0, 9.0)):
+        z = np.linspace(low, high, units, dtype=np.float32) * (-1) ** np.arange(units)
+        layer: LSTM = LSTM(1, units, return_state=True, use_cudnn=True, device=parity_device)
+        gates = [np.full(units, 80.0), np.full(units, -80.0), z, np.full(units, 80.0)]
+        layer.set_weights(
+            [np.zeros((1, 4 * units)), np.zeros((units, 4 * units)), np.concatenate(gates)]
+        )
+        with torch.no_grad():
+            _, _, c = layer(torch.zeros(batch, steps, 1, device=parity_device))
+        true = np.tanh(z.astype(np.float64))
+        largest = max(largest, float(np.abs(c.cpu().double().numpy() / true - 1).max()))
+    is_cuda = parity_device.type == "cuda"
+    rounding = arithmetic.CUDNN if is_cuda else arithmetic.FLOAT32
+    assert 0 < largest < rounding.tanh
 
 
 # Deterministic mode
