@@ -58,7 +58,7 @@ def _truth(case: Case, negated: bool) -> Arrays:
 
 
 def compare(
-    case: Case, found: Arrays, true: Arrays, device: str = "cpu"
+    case: Case, found: Arrays, true: Arrays, device: str
 ) -> tuple[dict[str, Any], list[str]]:
     """The error of each array beside its bound, and what is wrong, in words.
 
