@@ -15,8 +15,8 @@ from ..errors import ConfigError
 
 FLOAT64 = 1e-12  # observed: below 1e-15 for outputs
 FLOAT32_ULPS = 4 * float(np.finfo(np.float32).eps)
-# cuDNN's float32 with TF32 off: its kernels for few units have a tanh that is up to 1.06e-5 of
-# itself off (cuDNN 9.19 on an H200, up to 192 units), and outputs were up to 6.5e-6 off.
+# cuDNN's float32 with TF32 off: its kernels for few units have a tanh that is up to a relative
+# 1.07e-5 off (cuDNN 9.19 on an H200, up to 192 units), and outputs were up to 6.5e-6 off.
 CUDA_FLOAT32 = 5e-5
 KERAS_FACTOR = 3.0  # times Keras's own largest error against float64, over a group of cases
 
