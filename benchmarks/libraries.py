@@ -208,7 +208,7 @@ def check(library: Library, case: Case, true: Arrays) -> Row:
         answer = library.ask(do="prepare", case=case, arrays=str(arrays))
     if answer["status"] != "ok":
         return row | {"status": answer["status"], "message": answer["message"]}
-    row |= judged(library, case, arrays, true)
+    row |= judged(case, arrays, true)
     if row["status"] != "ok":
         return row
     if answer["way"] is not None:
@@ -221,12 +221,11 @@ def check(library: Library, case: Case, true: Arrays) -> Row:
     return row | {"seconds": answer["second"], "rounds": {}}
 
 
-def judged(library: Library, case: Case, arrays: Path, true: Arrays) -> Row:
+def judged(case: Case, arrays: Path, true: Arrays) -> Row:
     """Of the results that a worker has written: errors, status and message of a row."""
-    device = library.environment["BENCHMARK_DEVICE"]
     try:
         with np.load(arrays) as found:
-            errors, wrong = compare(case, dict(found), true, device)
+            errors, wrong = compare(case, dict(found), true)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         return {"status": "error", "message": f"its arrays cannot be read: {error}"}
     arrays.unlink()
@@ -245,7 +244,7 @@ def check_again(library: Library, case: Case, row: Row) -> None:
     answer = library.ask(do="again", case=case, arrays=str(arrays))
     if answer["status"] == "ok":
         negated = answer["negated"] and case.mode == "training"
-        found = judged(library, case, arrays, truth(case, negated=negated))
+        found = judged(case, arrays, truth(case, negated=negated))
     else:
         found = {"status": answer["status"], "message": answer["message"]}
     if found["status"] != "ok":

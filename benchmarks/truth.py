@@ -57,9 +57,7 @@ def _truth(case: Case, negated: bool) -> Arrays:
     return dict(zip(result_names(case), found, strict=True))
 
 
-def compare(
-    case: Case, found: Arrays, true: Arrays, device: str
-) -> tuple[dict[str, Any], list[str]]:
+def compare(case: Case, found: Arrays, true: Arrays) -> tuple[dict[str, Any], list[str]]:
     """The error of each array beside its bound, and what is wrong, in words.
 
     NumPy has no bfloat16: results of such a case are float32 arrays of bfloat16's values.
@@ -68,7 +66,7 @@ def compare(
     wrong = []
     dtype = np.dtype(np.float64 if case.dtype == "float64" else np.float32)
     for name, expected in true.items():
-        bound = case.bound(name, device)
+        bound = case.bound(name)
         errors[name] = {"error": None, "bound": bound}
         actual = found.get(name)
         if actual is None:

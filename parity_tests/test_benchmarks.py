@@ -8,7 +8,6 @@ import json
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
 from typing import Any
 
@@ -215,14 +214,14 @@ def test_compare_wants_the_cases_dtype() -> None:
     ):
         case = Case(2, 3, 4, 5, dtype=dtype)
         true = truth(case)
-        assert compare(case, {"output": true["output"].astype(given)}, true, "cpu")[1] == [said]
+        assert compare(case, {"output": true["output"].astype(given)}, true)[1] == [said]
     case = Case(2, 3, 4, 5, "training")
     true = truth(case)
     found = {name: array.astype(np.float32) for name, array in true.items()}
-    assert compare(case, found, true, "cpu")[1] == []
+    assert compare(case, found, true)[1] == []
     found["bias_gradient"] = found["bias_gradient"] * np.float32(1.001)
     del found["kernel_gradient"]
-    missing, off = compare(case, found, true, "cpu")[1]
+    missing, off = compare(case, found, true)[1]
     assert missing == "kernel_gradient is not there"
     assert off == "bias_gradient is 1.0e-03 off, more than 3e-05"
 
@@ -579,29 +578,6 @@ def test_bounds_grow_beyond_the_sums_they_are_set_for() -> None:
     assert Case(512, 64, 64, 128, "training").bound("output") == 5e-6
 
 
-@pytest.mark.parametrize("device, status", [("cpu", "wrong"), ("cuda", "ok")])
-def test_results_are_judged_by_the_bounds_of_their_device(
-    device: str, status: str, tmp_path: Path
-) -> None:
-    np.savez(tmp_path / "found.npz", output=np.full((256, 32), 6e-6, np.float32))
-    library = types.SimpleNamespace(environment=libraries.environment(device, 1, tmp_path))
-    true = {"output": np.zeros((256, 32))}
-    found = libraries.judged(library, Case(256, 64, 32, 32), tmp_path / "found.npz", true)
-    assert found["status"] == status
-
-
-def test_cudnn_s_tanh_has_a_bound_of_its_own() -> None:
-    case = Case(256, 64, 32, 32)
-    true = {"output": np.zeros((256, 32))}
-    found = {"output": np.full((256, 32), 6e-6, np.float32)}
-    assert compare(case, found, true, "cpu")[1] == ["output is 6.0e-06 off, more than 5e-06"]
-    assert compare(case, found, true, "cuda")[1] == []
-    assert compare(case, {"output": 4 * found["output"]}, true, "cuda")[1]
-    assert case._replace(H=256).bound("output", "cuda") == 5e-6
-    assert case._replace(dtype="float64").bound("output", "cuda") == 1e-13
-    assert case.bound("kernel_gradient", "cuda") == case.bound("kernel_gradient")
-
-
 def test_the_floor_and_memory_are_judged() -> None:
     case = Case(*LARGE)
     target = Target("", "floor", (case,), 1.15)
@@ -825,7 +801,7 @@ def test_both_ways_of_a_masked_torch_lstm_are_right(packs: bool, mode: str) -> N
     implementation.run(state)
     names = result_names(case)
     found = dict(zip(names, implementation.output(state), strict=True))
-    assert not compare(case, found, truth(case), "cpu")[1]
+    assert not compare(case, found, truth(case))[1]
 
 
 def test_a_mask_of_its_own_is_drawn_and_checked(tmp_path: Path) -> None:
