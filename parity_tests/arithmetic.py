@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kerasish_lstm.parity.bounds import error
+from kerasish_lstm.parity import assert_parity
+from kerasish_lstm.parity.bounds import FLOAT64, error
 
 aten = torch.ops.aten
 PRODUCTS = {aten.mm.default, aten.addmm.default, aten.bmm.default}
@@ -146,10 +147,15 @@ def limits(
     truth: Callable[[Any], Mapping[str, np.ndarray]],
     rounding: Rounding,
 ) -> dict[str, float]:
-    """By quantity, how far from the truth an arithmetic may lead the cases: see above."""
+    """By quantity, how far from the truth an arithmetic may lead the cases: see above.
+
+    A run that is wrong without any error of arithmetic has no limits.
+    """
     found: dict[str, float] = {}
     for case in cases:
         exact = truth(case)
+        for name, value in run(case).items():
+            assert_parity(value, exact[name], bound=FLOAT64, what=f"{case.id} {name}")
         for seed in range(3):
             with Arithmetic(rounding, seed):
                 actual = run(case)
