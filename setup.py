@@ -3,8 +3,12 @@
 It is a library of plain C functions, loaded by ctypes: one build serves every Python and every
 torch. ``KERASISH_LSTM_BUILD=0`` leaves it out; ``KERASISH_LSTM_BUILD=1`` makes a failure an error.
 ``CXX`` names the compiler, which must have GCC's vector types: g++ or clang++.
+
+It is put into this folder too, whatever is installed: python started here imports the package of
+this folder. Where it is not built, a file in its place says why.
 """
 
+import json
 import os
 import platform
 import shlex
@@ -32,14 +36,14 @@ def compiler() -> list[str]:
     """The command of the C++ compiler.
 
     Raises:
-        OSError: there is none.
+        FileNotFoundError: there is none.
     """
     given = shlex.split(os.environ.get("CXX", ""))
     if given:
         return given
     found = shutil.which("g++") or shutil.which("clang++")
     if found is None:
-        raise OSError("neither g++ nor clang++ is on the path")
+        raise FileNotFoundError("neither g++ nor clang++ is on the path")
     return [found]
 
 
@@ -47,7 +51,8 @@ def build(library: Path, objects: Path, extra: list[str]) -> None:
     """Compile the engine.
 
     Raises:
-        OSError, subprocess.CalledProcessError: no compiler, or it failed.
+        FileNotFoundError: there is no compiler.
+        OSError, subprocess.CalledProcessError: it failed.
     """
     command = [*compiler(), *FLAGS, *(["-DKL_X86"] if X86 else []), *extra]
     objects.mkdir(parents=True, exist_ok=True)
@@ -59,11 +64,19 @@ def build(library: Path, objects: Path, extra: list[str]) -> None:
         made.append(str(objects / f"engine_{name}.o"))
         own = [f"-DKL_SET=kl_{name}", f"-DKL_BYTES={width}", f"-DKL_ROWS={rows}", *flags]
         running.append([*command, *own, "-c", str(SOURCES / "engine.cpp"), "-o", made[-1]])
-    processes = [subprocess.Popen(one) for one in running]
-    for process, one in zip(processes, running, strict=True):
-        if process.wait():
-            raise subprocess.CalledProcessError(process.returncode, one)
+    processes = [subprocess.Popen(one, stderr=subprocess.PIPE, text=True) for one in running]
+    said = [process.communicate()[1] for process in processes]
+    for process, one, errors in zip(processes, running, said, strict=True):
+        sys.stderr.write(errors)
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, one, stderr=errors)
     subprocess.run([*command, "-shared", *made, "-o", str(library)], check=True)
+
+
+def first_error(error: Exception) -> str:
+    """That compiling failed, and the compiler's first error."""
+    lines = str(getattr(error, "stderr", None) or "").splitlines()
+    return f"compiling it failed: {next((x for x in lines if 'error' in x), error)}"
 
 
 class BuildNative(build_ext):
@@ -73,26 +86,54 @@ class BuildNative(build_ext):
         return os.path.join(*fullname.split(".")) + ".so"
 
     def build_extension(self, ext: Extension) -> None:
-        wish = os.environ.get("KERASISH_LSTM_BUILD", "")
         library = Path(self.get_ext_fullpath(ext.name))
         library.unlink(missing_ok=True)  # an older one would be taken for this one
-        if wish == "0":
-            return
+        wish = os.environ.get("KERASISH_LSTM_BUILD", "")
+        why = "KERASISH_LSTM_BUILD=0 left it out"
+        if wish != "0":
+            why = self.attempt(library, must=wish == "1")
+        note = library.with_name("not_built.json")
+        note.unlink(missing_ok=True)
+        if why:
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.write_text(json.dumps({"why": why, "on_purpose": wish == "0"}))
+        for made in (library, note):
+            here = SOURCES / made.name
+            if made.resolve() != here.resolve():
+                replace(here, made)
+
+    def attempt(self, library: Path, must: bool) -> str:
+        """Build it; says why it could not be built, or nothing."""
         try:
             build(library, Path(self.build_temp), [])
         except (OSError, subprocess.CalledProcessError) as error:
-            if wish == "1":
+            if must:
                 raise
+            absent = isinstance(error, FileNotFoundError)
+            why = f"no C++ compiler was found: {error}" if absent else first_error(error)
             print(
-                f"kerasish_lstm: the native engine was not built ({error}). The package works "
+                f"kerasish_lstm: the native engine was not built: {why}. The package works "
                 "without it, slower on a CPU.",
                 file=sys.stderr,
             )
+            return why
+        return ""
 
     def copy_extensions_to_source(self) -> None:
-        (SOURCES / "engine.so").unlink(missing_ok=True)
-        if any(Path(path).exists() for path in self.get_outputs()):
-            super().copy_extensions_to_source()
+        """Nothing is left to do: build_extension has put it there."""
+
+
+def replace(there: Path, made: Path) -> None:
+    """Put a copy of a file at a path in one step, or remove what is there if there is no file.
+
+    A process that has the older engine loaded keeps it.
+    """
+    if not made.exists():
+        there.unlink(missing_ok=True)
+        return
+    new = there.with_name(f".{there.name}.{os.getpid()}")
+    shutil.copy(made, new)
+    new.replace(there)
 
 
 class AnyPython(bdist_wheel):

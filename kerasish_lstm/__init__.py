@@ -1,67 +1,41 @@
-"""Keras's LSTM, exactly, as a torch.nn.Module, with a converter of weights both ways."""
+"""Keras's LSTM, exactly, as a torch.nn.Module, with a converter of weights both ways.
 
-from . import activations, constraints, errors, initializers, regularizers
-from ._dropout import DropoutMasks
-from ._engines import LSTMState
-from ._native import native_engine, native_status
-from .activations import ACTIVATIONS
-from .bidirectional import MERGES, Bidirectional
-from .cell import LSTMCell
-from .config import LSTMConfig
-from .convert import from_keras, load_keras, register_keras_objects, to_keras
-from .lazy import LazyLSTM, LazyLSTMCell
-from .lstm import LSTM
-from .masking import Masking, compute_mask, embedding_mask
-from .optimizers import keras_adam
-from .plain import from_torch, to_torch, why_not_torch
-from .saving import save_keras
-from .stacked import StackedLSTM
-from .storage import load_safetensors, safetensors_metadata, save_safetensors
-from .time_distributed import TimeDistributed
-from .training import accumulate_losses, constrain, regularization_loss
-from .weights import LAYOUTS, LSTMWeights, relayout
+A public name is imported when it is first asked for, so that the command line starts without
+torch, and a layer without the readers of files. ``__init__.pyi`` lists the names, for this file
+and for type checkers.
+"""
 
-__version__ = "0.1.0"
+import ast
+import importlib
+import importlib.util
+import pkgutil
+from typing import Any
 
-__all__ = [
-    "ACTIVATIONS",
-    "LAYOUTS",
-    "LSTM",
-    "MERGES",
-    "Bidirectional",
-    "DropoutMasks",
-    "LSTMCell",
-    "LSTMConfig",
-    "LSTMState",
-    "LSTMWeights",
-    "LazyLSTM",
-    "LazyLSTMCell",
-    "Masking",
-    "StackedLSTM",
-    "TimeDistributed",
-    "accumulate_losses",
-    "activations",
-    "compute_mask",
-    "constrain",
-    "constraints",
-    "embedding_mask",
-    "errors",
-    "from_keras",
-    "from_torch",
-    "initializers",
-    "keras_adam",
-    "load_keras",
-    "load_safetensors",
-    "native_engine",
-    "native_status",
-    "register_keras_objects",
-    "regularization_loss",
-    "regularizers",
-    "relayout",
-    "safetensors_metadata",
-    "save_keras",
-    "save_safetensors",
-    "to_keras",
-    "to_torch",
-    "why_not_torch",
-]
+from ._version import __version__ as __version__
+
+
+def _listed() -> dict[str, str | None]:
+    """Each public name, and the module that it is from; None for a module itself."""
+    stub = ast.parse(pkgutil.get_data(__name__, "__init__.pyi") or b"")
+    imports = [statement for statement in stub.body if isinstance(statement, ast.ImportFrom)]
+    return {alias.name: one.module for one in imports for alias in one.names}
+
+
+_HOMES = _listed()
+__all__ = [name for name in sorted(_HOMES) if not name.startswith("_")]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is not None:
+        found = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    elif not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}"):
+        found = importlib.import_module(f"{__name__}.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -15,17 +15,48 @@ engine, ``native`` (``_native.py``), takes the mask itself.
 
 from __future__ import annotations
 
+import functools
 import itertools
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch._C._dynamo import eval_frame
+from torch._compile import _disable_dynamo
 
 from ._dropout import NO_DROPOUT, DropoutMasks, DropoutPlan
 from ._masks import at_length
 from .activations import Function
 from .config import LSTMConfig
 from .errors import InputError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def dynamo_watches() -> bool:
+    """Whether ``torch.compile`` traces this code, or would trace what it calls.
+
+    After a break in a graph the code runs by itself, and Dynamo looks at each function it calls.
+    """
+    return torch.compiler.is_compiling() or eval_frame.get_eval_frame_callback() is not None
+
+
+def outside_graphs(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, which ``torch.compile`` leaves out of its graphs, as it does nn.LSTM.
+
+    ``torch.compiler.disable`` imports all of ``torch._dynamo`` where it is applied, which takes
+    nearly as long as ``import torch``; torch's own form of it waits for the first call.
+    """
+    apart: Callable[P, R] = _disable_dynamo(function)
+
+    @functools.wraps(function)
+    def call(*arguments: P.args, **keywords: P.kwargs) -> R:
+        return (apart if dynamo_watches() else function)(*arguments, **keywords)
+
+    return call
+
 
 if TYPE_CHECKING:
 
@@ -392,7 +423,7 @@ def _weights(lstm: TorchLSTM, weight_ih: Tensor) -> list[Any]:
     return [*weights, lstm.bias_ih_l0, lstm.bias_hh_l0] if lstm.bias else weights
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@outside_graphs
 def _kernel(
     lstm: TorchLSTM, x: Tensor, hx: tuple[Tensor, Tensor], weight_ih: Tensor, train: bool
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,7 +13,9 @@ others there.
 from __future__ import annotations
 
 import ctypes
+import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +24,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import _C, Tensor
-from torch._C._dynamo import eval_frame
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 from torch.utils._device import DeviceContext
@@ -31,11 +32,14 @@ from ._dropout import DropoutMasks
 from ._engines import NATIVE_ACTIVATIONS, LSTMState
 from .activations import Function
 from .config import LSTMConfig
+from .errors import NativeEngineWarning
 
 DTYPES = {torch.float32: 4, torch.float64: 8}
 INTERFACE = 4  # of native/lstm.h, as its KL_INTERFACE
 _STALE, _NO_MEMORY, DENORMAL = 1, 2, 3  # what a call returns, else 0
-_REINSTALL = "reinstall: KERASISH_LSTM_BUILD=1 pip install --force-reinstall --no-deps ."
+_REINSTALL = (
+    "install it again from a clone: KERASISH_LSTM_BUILD=1 pip install --force-reinstall --no-deps ."
+)
 
 
 class NativeStatus(NamedTuple):
@@ -90,28 +94,44 @@ class Backward(ctypes.Structure):
 
 
 class _Engine(NamedTuple):
-    """The library, or why there is none."""
+    """The library, or why there is none, and whether somebody wanted it so."""
 
     functions: Any
     reason: str | None
     path: Path
     parallel: bool = False
+    on_purpose: bool = False
+
+
+def _absent(path: Path) -> _Engine:
+    """Why the library is not at its path, as setup.py has left it said there."""
+    note = path.with_name("not_built.json")
+    if note.exists():
+        told = json.loads(note.read_text())
+        cure = _REINSTALL if told["on_purpose"] else f"with a C++ compiler, {_REINSTALL}"
+        reason = (
+            f"it was not built when the package was installed: {told['why']}. To have it, {cure}"
+        )
+        return _Engine(None, reason, path, on_purpose=told["on_purpose"])
+    if path.with_name("engine.cpp").exists():
+        tree = path.parents[2]
+        return _Engine(
+            None,
+            f"{tree} is a source tree in which it was not built. Run: pip install -e {tree}",
+            path,
+        )
+    return _Engine(None, f"{path} is gone; {_REINSTALL}", path)
 
 
 def _load(path: Path) -> _Engine:
     if not path.exists():
-        return _Engine(
-            None,
-            "the package was installed without it: g++ or clang++ was not found, or failed. With "
-            f"one, {_REINSTALL}",
-            path,
-        )
+        return _absent(path)
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         return _Engine(None, f"{path} cannot be loaded: {error}", path)
     if not hasattr(library, "kl_interface") or library.kl_interface() != INTERFACE:
-        return _Engine(None, f"{path} is of another version: {_REINSTALL}", path)
+        return _Engine(None, f"{path} is of another version; {_REINSTALL}", path)
     integer, pointer, text = ctypes.c_int64, ctypes.c_void_p, ctypes.c_char_p
     for name, result, arguments in (
         ("kl_interface", integer, []),
@@ -144,6 +164,7 @@ class _Process:
     allowed: bool = os.environ.get("KERASISH_LSTM_NATIVE", "").lower() not in ("0", "no", "off")
     contexts: dict[object, bool] = field(default_factory=dict)  # native_engine's: the last counts
     forked: bool = False
+    warned: bool = False
     engine: _Engine | None = None  # loaded at the first question
 
     @property
@@ -176,7 +197,7 @@ def _loaded() -> _Engine:
 
 def native_status() -> NativeStatus:
     """Whether the native engine is there, and what it uses."""
-    library, reason, path, parallel = _loaded()
+    library, reason, path, parallel, _ = _loaded()
     if library is None:
         return NativeStatus(False, reason, None, None, (), False)
     if _process.disabled:
@@ -208,6 +229,27 @@ def why_not_library() -> str | None:
     if _process.disabled:
         return "the native engine is turned off"
     return None if _loaded().functions is not None else "the native engine is not built"
+
+
+def warn_if_not_built(x: Tensor) -> None:
+    """Warn once where the engine would compute a call, and is not there, and nobody wanted it so.
+
+    Args:
+        x: the input of a call whose layer the engine can compute.
+    """
+    if _process.warned or torch.compiler.is_compiling() or x.device.type != "cpu":
+        return
+    engine = _loaded()
+    wanted = engine.functions is None and not engine.on_purpose and not _process.disabled
+    if wanted and x.dtype in DTYPES and why_not_now() is None:
+        _process.warned = True
+        warnings.warn(
+            "LSTMs are computed without this package's native engine, 2 to 8 times slower on this "
+            f"CPU: {engine.reason}. To be without it and without this warning, set "
+            "KERASISH_LSTM_NATIVE=0.",
+            NativeEngineWarning,
+            stacklevel=2,
+        )
 
 
 def why_not_call(x: Tensor, weights: Sequence[Tensor | None], *others: Tensor | None) -> str | None:
@@ -271,14 +313,6 @@ def why_not_now() -> str | None:
     if forward_ad._current_level >= 0:
         return "forward-mode differentiation is active"
     return "autocast is on" if torch.is_autocast_enabled("cpu") else None
-
-
-def dynamo_watches() -> bool:
-    """Whether ``torch.compile`` traces this code, or would trace what it calls.
-
-    After a break in a graph the code runs by itself, and Dynamo looks at each function it calls.
-    """
-    return torch.compiler.is_compiling() or eval_frame.get_eval_frame_callback() is not None
 
 
 class Pack:

@@ -15,7 +15,14 @@ import torch
 from torch import _C, Tensor
 
 from ._dropout import NO_DROPOUT, DropoutMasks
-from ._engines import NATIVE_ACTIVATIONS, LSTMState, TorchLSTM, input_product, lstm_step
+from ._engines import (
+    NATIVE_ACTIVATIONS,
+    LSTMState,
+    TorchLSTM,
+    input_product,
+    lstm_step,
+    outside_graphs,
+)
 from ._native import (
     DENORMAL,
     DTYPES,
@@ -146,12 +153,11 @@ class NativeFunction(torch.autograd.Function):
                 mask, *dropout = kept[n][3:]
                 call = call._replace(mask=mask, dropout=DropoutMasks(*dropout))  # noqa: PLW2901
                 asked.append((n, (inputs[n], wanted[n], given, Saved(*kept[n][:3]), call)))
-        compute = _gradients_apart if torch.compiler.is_compiling() else _gradients
         if torch.is_autocast_enabled("cpu"):  # of the backward: the forward knew none
             with torch.autocast("cpu", enabled=False):
-                results = compute([one for _, one in asked])
+                results = _gradients([one for _, one in asked])
         else:
-            results = compute([one for _, one in asked])
+            results = _gradients([one for _, one in asked])
         for (n, _), result in zip(asked, results, strict=True):
             found[n] = result
         return (None, *(gradient for some in found for gradient in some))
@@ -160,6 +166,7 @@ class NativeFunction(torch.autograd.Function):
 Asked = tuple[Sequence[Any], Sequence[bool], Sequence[Tensor | None], Saved, Recurrence]
 
 
+@outside_graphs
 def _gradients(asked: Sequence[Asked]) -> list[list[Tensor | None]]:
     """Of each call, from its inputs, which of them need one, and the gradients of its results.
 
@@ -176,10 +183,6 @@ def _gradients(asked: Sequence[Asked]) -> list[list[Tensor | None]]:
         parts = [_Backward(*one) for one in asked]
         _run_backward(parts)
         return [part.results for part in parts]
-
-
-# Of compiled autograd's graphs it stays out; not always, for that takes 40 µs a call.
-_gradients_apart = torch.compiler.disable(_gradients)  # type: ignore[no-untyped-call]
 
 
 class _Rows(NamedTuple):

@@ -24,11 +24,20 @@ from torch.utils.hooks import RemovableHandle
 from . import activations, constraints, initializers, regularizers
 from ._configured import Configured, Device, DType, plain_dtype
 from ._dropout import NO_DROPOUT, NO_PLAN, DropoutMasks, DropoutPlan, on_input, prepared
-from ._engines import CastLSTM, LSTMState, TorchLSTM, fused, scan, why_not_fused, why_not_native
+from ._engines import (
+    CastLSTM,
+    LSTMState,
+    TorchLSTM,
+    fused,
+    outside_graphs,
+    scan,
+    why_not_fused,
+    why_not_native,
+)
 from ._inputs import as_arrays
 from ._losses import WithLosses
 from ._native import DTYPES as NATIVE_DTYPES
-from ._native import Pack, Recurrence, dynamo_watches, why_not_call, why_not_library
+from ._native import Pack, Recurrence, warn_if_not_built, why_not_call, why_not_library
 from ._native_autograd import Call, native, weights_of
 from .config import LSTMConfig
 from .errors import ConfigError, InputError, WeightMismatch
@@ -434,6 +443,14 @@ class Recurrent(Configured, WithLosses):
         hook = "a hook on its nn.LSTM must run before or after it" if is_hooked(self.lstm) else None
         return why_not_native(self.config) or why_not_library() or hook
 
+    def _native_can(self, x: Tensor) -> bool:
+        """Whether the native engine can; warns where it could, had it been built."""
+        if self.why_not_native() is None:
+            return True
+        if why_not_native(self.config) is None and not is_hooked(self.lstm):
+            warn_if_not_built(x)
+        return False
+
     def _engine_now(self) -> str:
         on_cpu = self.lstm.weight_hh_l0.device.type == "cpu"
         if on_cpu and self.compute_dtype in NATIVE_DTYPES and self.why_not_native() is None:
@@ -453,25 +470,22 @@ class Recurrent(Configured, WithLosses):
     ) -> tuple[Tensor | None, LSTMState] | None:
         """The recurrence by the native engine, or None where it cannot."""
         # An exported program has no engine; and a strict export follows each way, this one first.
-        if torch.compiler.is_exporting() or self.why_not_native() is not None:
+        if torch.compiler.is_exporting() or not self._native_can(x):
             return None
-        run = self._run_apart if dynamo_watches() else self._run_natively
-        return run(lstm, x, state, call)
+        return self._run_natively(lstm, x, state, call)
 
+    @outside_graphs
     def _run_natively(
         self, lstm: TorchLSTM | None, x: Tensor, state: LSTMState | None, call: Recurrence
     ) -> tuple[Tensor | None, LSTMState] | None:
         one = self._native_call(lstm, x, state, call)
         return None if one is None else native(one)[0]
 
-    # torch.compile leaves it out of its graphs, as it does nn.LSTM.
-    _run_apart = torch.compiler.disable(_run_natively)  # type: ignore[no-untyped-call]
-
     def _native_call(
         self, lstm: TorchLSTM | None, x: Tensor, state: LSTMState | None, call: Recurrence
     ) -> Call | None:
         """What the native engine is to compute, or None where it cannot."""
-        if self.why_not_native() is not None:
+        if not self._native_can(x):
             return None
         weights = weights_of(self._for_engine() if lstm is None else lstm)
         if why_not_call(x, weights, *(state or ()), *call.dropout) is not None:

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from ._configured import Configured, DType, plain_dtype
 from ._dropout import DropoutMasks
-from ._engines import LSTMState
+from ._engines import LSTMState, dynamo_watches
 from ._inputs import Mask, as_arrays, as_dtype, as_flag
 from ._losses import WithLosses
-from ._native import dynamo_watches
 from ._native_autograd import native
 from ._recurrent import is_hooked, result_dtype
 from ._state import check_states, of_one_batch

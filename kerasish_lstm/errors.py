@@ -1,4 +1,4 @@
-"""Every exception that this package raises on purpose.
+"""Every exception that this package raises on purpose, and its warning.
 
     KerasishError
     ├── ConfigError      (ValueError)          a keyword or config entry that no LSTM has
@@ -9,6 +9,8 @@
     ├── WeightMismatch   (ValueError)          arrays whose count, shape or dtype do not fit
     ├── FileFormatError  (ValueError)          a damaged or unsafe file, or not a Keras one
     └── ParityError      (AssertionError)      two results that were claimed equal are not
+
+    NativeEngineWarning (UserWarning)          the native engine was not built
 
 Each also derives from the built-in exception named beside it, so that code written against
 Keras or torch (``except ValueError``) keeps working.
@@ -51,3 +53,11 @@ class FileFormatError(KerasishError, ValueError):
 
 class ParityError(KerasishError, AssertionError):
     """Two results that should be equal within a bound are not."""
+
+
+class NativeEngineWarning(UserWarning):
+    """The native engine would have computed a call on this CPU, and was not built.
+
+    Given once in a process. It says why the engine is missing and what to do;
+    ``KERASISH_LSTM_NATIVE=0`` turns off the engine and the warning.
+    """

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ._configured import Device, DType
 from ._dropout import NO_PLAN, DropoutMasks
-from ._engines import LSTMState, why_not_native
+from ._engines import LSTMState, dynamo_watches, why_not_native
 from ._inputs import (
     InitialState,
     Mask,
@@ -21,7 +21,7 @@ from ._inputs import (
     check_features,
 )
 from ._masks import compact, last_output, spread
-from ._native import DTYPES, Quick, Recurrence, dynamo_watches
+from ._native import DTYPES, Quick, Recurrence
 from ._native_autograd import Traced, differentiable
 from ._options import LSTMOptions
 from ._recurrent import Recurrent, is_hooked

@@ -32,6 +32,7 @@ from torch import nn
 
 from ._configured import Device
 from ._recurrent import Recurrent, recurrent_parts
+from ._version import __version__
 from .bidirectional import Bidirectional
 from .cell import LSTMCell
 from .config import mappings
@@ -89,8 +90,6 @@ def save_safetensors(
             layer; names that are no text or cannot be told apart; a ``provenance`` or ``golden``
             that is no dict, or that JSON cannot hold. Nothing has been written then.
     """
-    from . import __version__
-
     head: dict[str, Any] = {"format": _FORMAT, "version": __version__}
     if isinstance(module, Mapping):
         if not module:

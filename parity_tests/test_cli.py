@@ -25,8 +25,9 @@ from .test_files import archive, lstm, sequential
 # The CUDA leg runs from a bare checkout, where the command line's libraries may be missing.
 testing = pytest.importorskip("typer.testing")
 cli = pytest.importorskip("kerasish_lstm.cli")
+demo = pytest.importorskip("kerasish_lstm.commands._demo")
 
-RECORDED = json.loads(cli.NOTEBOOK.with_suffix(".json").read_text())
+RECORDED = json.loads(demo.NOTEBOOK.with_suffix(".json").read_text())
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -59,7 +60,7 @@ def test_live_keras_gives_what_is_recorded_for_the_notebook(keras: KerasLive) ->
         name: np.array(RECORDED["inputs"][record["input"]], np.float32)
         for name, record in RECORDED["layers"].items()
     }
-    found = keras.call("keras_side.run_file", str(cli.NOTEBOOK), inputs)
+    found = keras.call("keras_side.run_file", str(demo.NOTEBOOK), inputs)
     for name, results in found.items():
         record = RECORDED["layers"][name]
         keys = [k for k in ("output", "h", "c") if k in record]
@@ -68,7 +69,7 @@ def test_live_keras_gives_what_is_recorded_for_the_notebook(keras: KerasLive) ->
 
 
 def test_a_wrong_number_shows_and_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "NOTEBOOK", Path(shutil.copy(cli.NOTEBOOK, tmp_path)))
+    monkeypatch.setattr(demo, "NOTEBOOK", Path(shutil.copy(demo.NOTEBOOK, tmp_path)))
     changed = json.loads(json.dumps(RECORDED))
     changed["layers"]["state"]["c"][1][4] += 1e-5
     (tmp_path / "notebook.json").write_text(json.dumps(changed))
@@ -78,7 +79,7 @@ def test_a_wrong_number_shows_and_fails(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_another_notebook_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "NOTEBOOK", Path(shutil.copy(cli.NOTEBOOK, tmp_path)))
+    monkeypatch.setattr(demo, "NOTEBOOK", Path(shutil.copy(demo.NOTEBOOK, tmp_path)))
     changed = {**RECORDED, "sha256": "0" * 64}
     (tmp_path / "notebook.json").write_text(json.dumps(changed))
     code, text = run("demo")
@@ -136,8 +137,8 @@ def test_a_wrong_engine_shows_in_a_file_too(monkeypatch: pytest.MonkeyPatch) -> 
         return tuple(r + 2e-5 for r in forward(self, *args, **kwargs))
 
     monkeypatch.setattr(LSTM, "forward", off)
-    monkeypatch.setattr(cli, "_live", cli._truth)
-    code, text = run("demo", str(cli.NOTEBOOK))
+    monkeypatch.setattr(demo, "_live", demo._truth)
+    code, text = run("demo", str(demo.NOTEBOOK))
     assert code == 1 and text.count("DIFFERS") == 5
 
 
@@ -148,7 +149,7 @@ def test_control_characters_of_a_file_do_not_reach_the_terminal(tmp_path: Path) 
 
 
 def test_live_keras_stands_beside_the_float64_equations() -> None:
-    code, text = run("demo", str(cli.NOTEBOOK))
+    code, text = run("demo", str(demo.NOTEBOOK))
     assert code == 0, text
     # output, h and c of five layers, two rows each
     assert text.count("PyTorch") == text.count("    float64 ") == 30
@@ -200,7 +201,7 @@ def test_version_and_help() -> None:
 
 
 def test_load_keras_reads_the_notebook() -> None:
-    assert list(load_keras(cli.NOTEBOOK)) == list(RECORDED["layers"])
+    assert list(load_keras(demo.NOTEBOOK)) == list(RECORDED["layers"])
 
 
 def test_info_says_what_a_bug_report_needs() -> None:

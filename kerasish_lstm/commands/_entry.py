@@ -8,9 +8,8 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import typer
@@ -22,44 +21,16 @@ from ..errors import ConfigError, FileFormatError
 from ..files._open import read_json
 from ..parity.certificate import record
 from ..parity.trials import has_keras
+from ..saving import KerasTarget
 from ..storage import Module
 from ._console import DIFFERS, errors_end_it, escape
 from ._inspect import inspected, not_finite
 from ._sources import SAFETENSORS, WRITTEN, Source, open_bare, open_file, write_file
 from ._verify import Findings, compared
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(help="For a file of weights alone: the JSON of the model (model.to_json())."),
-]
-MapOption = Annotated[
-    Path | None,
-    typer.Option(help='A JSON {"name in the file": "name here"}, for a file of weights alone.'),
-]
 
-
-class Target(StrEnum):
-    """The Keras that is to load a Keras file."""
-
-    keras3 = "keras3"
-    tf_keras = "tf_keras"
-
-
-def inspect(
-    file: Annotated[
-        Path, typer.Argument(help="A .keras, .weights.h5, .h5, .safetensors or .pt file.")
-    ],
-    config: ConfigOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
-) -> None:
-    """Say what is in a file: its Keras, its LSTMs, what is left out and why.
-
-    The column [bold]engine[/] is "fused" where torch's own kernels can run the layer, and "scan"
-    where a loop over time must; the reason stands below the table. On a CPU the native engine runs
-    most layers of either kind, faster: see [bold]kerasish-lstm info[/].
-
-    Exit status: 0, or 2 for a file that cannot be used.
-    """
+def inspect(file: Path, *, config: Path | None, as_json: bool) -> None:
+    """Show what is in a file."""
     console = Console(highlight=False)
     with errors_end_it():
         source = open_file(file, config=config)
@@ -122,56 +93,20 @@ def _layers(console: Console, layers: list[dict[str, Any]]) -> None:
 
 
 def convert(
-    source_file: Annotated[Path, typer.Argument(metavar="IN", help="The file to read.")],
-    target_file: Annotated[
-        Path,
-        typer.Argument(
-            metavar="OUT",
-            help="The file to write. Its suffix is its format: .keras, .weights.h5 and .h5 (weights"
-            " alone, for load_weights), .safetensors (with the config), .pt (a state dict).",
-        ),
-    ],
-    layer: Annotated[
-        list[str] | None, typer.Option(help="Only this layer; may be given several times.")
-    ] = None,
-    rename: Annotated[
-        list[str] | None, typer.Option(metavar="OLD=NEW", help="A new name for a layer.")
-    ] = None,
-    config: ConfigOption = None,
-    map_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--map",
-            help='A JSON {"name in the file": "name here"}, for a file of weights alone.',
-        ),
-    ] = None,
-    target: Annotated[
-        Target, typer.Option(help="Which Keras is to load a Keras file.")
-    ] = Target.keras3,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(min=1, help="Of the inputs of a .keras file; a stateful layer needs it."),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(min=1, help="Of the inputs of a .keras file; unroll=True needs it."),
-    ] = None,
-    golden: Annotated[
-        bool,
-        typer.Option(
-            help="Where Keras is installed, record its results in a .safetensors file, so that "
-            "verify can compare with them anywhere."
-        ),
-    ] = True,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite OUT.")] = False,
+    source_file: Path,
+    target_file: Path,
+    *,
+    layer: list[str] | None,
+    rename: list[str] | None,
+    config: Path | None,
+    map_file: Path | None,
+    target: KerasTarget,
+    batch_size: int | None,
+    steps: int | None,
+    golden: bool,
+    force: bool,
 ) -> None:
-    """Convert the LSTMs of a file, both ways between Keras and torch.
-
-    [bold]kerasish-lstm convert model.h5 model.safetensors[/]   Keras to torch, with the config
-    [bold]kerasish-lstm convert model.pt model.keras[/]         torch to a model for Keras
-
-    Exit status: 0, or 2 for a file or an argument that cannot be used; OUT is then as it was.
-    """
+    """Write the LSTMs of a file to another one, and say what was written."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     reasons: dict[str, str] = {}
     with errors_end_it():
@@ -197,7 +132,7 @@ def convert(
                 modules,
                 target_file,
                 source=source,
-                target=target.value,
+                target=target,
                 overwrite=force,
                 golden=recorded if recorded and recorded["layers"] else None,
                 batch_size=batch_size,
@@ -310,36 +245,18 @@ def _renamed(modules: dict[str, Module], renames: list[str]) -> dict[str, Module
 
 
 def verify(
-    a: Annotated[Path, typer.Argument(metavar="A", help="A file of LSTMs, of any format.")],
-    b: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[B]",
-            help="Another one. Without it, A is compared with what Keras gave: live where it is "
-            "installed, and as recorded in A by convert.",
-        ),
-    ] = None,
-    config: ConfigOption = None,
-    layer: Annotated[
-        list[str] | None, typer.Option(help="Only this layer; may be given several times.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1, mps.")] = "cpu",
-    batch: Annotated[int, typer.Option(min=1, help="Sequences of the random inputs.")] = 5,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the random inputs.")] = 11,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the random inputs.")] = 0,
-    keras: Annotated[bool, typer.Option(help="Ask live Keras, where it is installed.")] = True,
+    a: Path,
+    b: Path | None,
+    *,
+    config: Path | None,
+    layer: list[str] | None,
+    device: str,
+    batch: int,
+    steps: int,
+    seed: int,
+    keras: bool,
 ) -> None:
-    """Run the LSTMs of two files on the same random inputs and masks, and compare.
-
-    Each error is the largest difference relative to the largest result; each bound is ten times
-    what rounding the weights and inputs can move it. Rows that end early and gaps are tried too.
-
-    --config serves each of the two files that holds weights alone.
-
-    Exit status: 0 all equal; 1 something differs, or an LSTM was not compared: one that is left
-    out of a file (unless --layer chose others), or about which Keras cannot be asked; 2 a file or
-    an argument that cannot be used.
-    """
+    """Compare two files, or a file and what Keras gave, and show the verdicts."""
     console = Console(highlight=False)
     with errors_end_it():
         where = _device(device)

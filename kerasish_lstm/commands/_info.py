@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import typer
@@ -13,20 +13,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from .. import __version__
 from .._native import native_status
+from .._version import __version__
 from ._console import escape
 
 PACKAGES = ("torch", "numpy", "h5py", "safetensors", "keras", "tf_keras", "tensorflow", "jax")
 
 
-def info(
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
-) -> None:
-    """Say which versions, devices and engines there are: what a bug report needs.
-
-    Exit status: 0.
-    """
+def info(as_json: bool) -> None:
+    """Show what :func:`collected` finds."""
     found = collected()
     if as_json:
         typer.echo(json.dumps(found, indent=2))
