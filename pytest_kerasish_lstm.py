@@ -53,9 +53,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(_Run(config), "kerasish_lstm_parity")
 
 
-@pytest.fixture(params=["cpu", "cuda"])
+@pytest.fixture
 def parity_device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
-    """Each device in turn. On CUDA, TF32 is off for the test: it rounds inputs to 10 bits."""
+    """Each device in turn. On CUDA, TF32 is off for the test: it rounds inputs to 10 bits.
+
+    Where torch finds no CUDA device, its tests are not collected, and the summary says so.
+    """
     import torch
 
     if request.param == "cpu":
@@ -88,8 +91,19 @@ class _Run:
         self.report: Path | None = config.getoption("--parity-report")
         self.is_worker = hasattr(config, "workerinput")  # of pytest-xdist
         self.ran: set[str] = set()
+        self.without_cuda: set[str] = set()  # functions whose CUDA tests were not collected
         self.tests: dict[str, dict[str, Any]] = {}
         self.began = time.perf_counter()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        if "parity_device" not in metafunc.fixturenames:
+            return
+        devices = ["cpu", "cuda"] if self.wanted == "all" else [self.wanted]
+        if self.wanted == "all" and not _has_cuda():
+            devices.remove("cuda")
+            self.without_cuda.add(metafunc.definition.nodeid)
+        metafunc.parametrize("parity_device", devices, indirect=True)
 
     def pytest_collection_modifyitems(
         self, config: pytest.Config, items: list[pytest.Item]
@@ -148,7 +162,21 @@ class _Run:
         if report.when == "call" and report.outcome != "skipped":
             self.ran.add(test["device"] or "")
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        """A process of pytest-xdist has ended: it collected, this one did not."""
+        self.without_cuda |= set(getattr(node, "workeroutput", {}).get(_TEST, ()))
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if self.without_cuda:
+            terminalreporter.write_line(
+                f"CUDA: not run, since torch finds no CUDA device here ({len(self.without_cuda)} "
+                "test functions). Where one is: python -m pytest --parity-device cuda"
+            )
+
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if self.is_worker:
+            session.config.workeroutput[_TEST] = sorted(self.without_cuda)  # type: ignore[attr-defined]
         if self.is_worker or session.config.getoption("collectonly"):
             return
         if self.wanted != "all" and self.wanted not in self.ran:
@@ -166,6 +194,13 @@ class _Run:
             temporary = self.report.with_name(f".{self.report.name}.{os.getpid()}")
             temporary.write_text(json.dumps(found))
             temporary.replace(self.report)
+
+
+@functools.cache
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _device_of(item: pytest.Item) -> str | None:

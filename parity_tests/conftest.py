@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from . import keras_live
+from . import keras_live, sampling
 from .cases import GROUPS
 
 REAL_FILES = Path(
@@ -19,7 +19,16 @@ REAL_FILES = Path(
 )
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.getgroup("kerasish_lstm").addoption(
+        "--full",
+        action="store_true",
+        help="this suite's sweeps and random walks whole, not sampled",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    sampling.full = config.getoption("--full")
     # The cases are too small for a second thread, which waits where the machine is busy.
     torch.set_num_threads(1)
 
