@@ -41,7 +41,7 @@ def only(found: list[str]) -> str:
 
 
 def test_the_workflows_are_there() -> None:
-    assert set(WORKFLOWS) == {"cpu.yml", "gpu.yml"}
+    assert set(WORKFLOWS) == {"cpu.yml", "gpu.yml", "nightly.yml"}
 
 
 @every_workflow
@@ -128,6 +128,13 @@ def test_the_report_is_uploaded_whatever_happened() -> None:
     assert "--report report " in job(text, "cuda")
     assert "continue-on-error" not in text
     assert "--render report/parity.json" in job(text, "page")
+
+
+def test_everything_runs_every_night() -> None:
+    text = WORKFLOWS["nightly.yml"]
+    assert re.search(r"^on:\n  schedule:\n    - cron: ", text, re.MULTILINE)
+    ran = only([s for s in steps(job(text, "everything")) if "-m parity_tests " in s])
+    assert "--full" in ran and "continue-on-error" not in text
 
 
 @every_workflow
