@@ -109,8 +109,10 @@ class BuildNative(build_ext):
         except (OSError, subprocess.CalledProcessError) as error:
             if must:
                 raise
-            absent = isinstance(error, FileNotFoundError)
-            why = f"no C++ compiler was found: {error}" if absent else first_error(error)
+            why = first_error(error)
+            if isinstance(error, FileNotFoundError):
+                said = f"{error.filename} is not there" if error.filename else error
+                why = f"no C++ compiler was found: {said}"
             print(
                 f"kerasish_lstm: the native engine was not built: {why}. The package works "
                 "without it, slower on a CPU.",

@@ -38,7 +38,7 @@ DTYPES = {torch.float32: 4, torch.float64: 8}
 INTERFACE = 4  # of native/lstm.h, as its KL_INTERFACE
 _STALE, _NO_MEMORY, DENORMAL = 1, 2, 3  # what a call returns, else 0
 _REINSTALL = (
-    "install it again from a clone: KERASISH_LSTM_BUILD=1 pip install --force-reinstall --no-deps ."
+    "install it again in a clone: KERASISH_LSTM_BUILD=1 pip install --force-reinstall --no-deps ."
 )
 
 
@@ -109,9 +109,7 @@ def _absent(path: Path) -> _Engine:
     if note.exists():
         told = json.loads(note.read_text())
         cure = _REINSTALL if told["on_purpose"] else f"with a C++ compiler, {_REINSTALL}"
-        reason = (
-            f"it was not built when the package was installed: {told['why']}. To have it, {cure}"
-        )
+        reason = f"it was not built when the package was installed: {told['why']}; {cure}"
         return _Engine(None, reason, path, on_purpose=told["on_purpose"])
     if path.with_name("engine.cpp").exists():
         tree = path.parents[2]
@@ -245,8 +243,8 @@ def warn_if_not_built(x: Tensor) -> None:
         _process.warned = True
         warnings.warn(
             "LSTMs are computed without this package's native engine, 2 to 8 times slower on this "
-            f"CPU: {engine.reason}. To be without it and without this warning, set "
-            "KERASISH_LSTM_NATIVE=0.",
+            "CPU (KERASISH_LSTM_NATIVE=0 turns the engine and this warning off): "
+            f"{engine.reason}",
             NativeEngineWarning,
             stacklevel=2,
         )
