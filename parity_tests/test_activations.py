@@ -18,6 +18,8 @@ from .cases import Case
 from .keras_live import KerasLive
 from .runs import CHOSEN, build
 
+pytestmark = pytest.mark.smoke
+
 # keras.activations of 3.15.1, by string; its LSTM cannot run the last two.
 KERAS_NAMES = {
     "celu", "elu", "exponential", "gelu", "hard_shrink", "hard_sigmoid", "hard_silu", "hard_tanh",

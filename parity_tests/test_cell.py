@@ -16,6 +16,8 @@ from kerasish_lstm.parity.bounds import FLOAT64
 
 from .keras_live import KerasLive
 
+pytestmark = pytest.mark.smoke
+
 B, T, F, U = 5, 7, 3, 2
 
 KEYWORDS: dict[str, dict[str, Any]] = {

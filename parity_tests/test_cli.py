@@ -22,6 +22,8 @@ from .keras_live import KerasLive
 from .test_convert import real
 from .test_files import archive, lstm, sequential
 
+pytestmark = pytest.mark.smoke
+
 # The CUDA leg runs from a bare checkout, where the command line's libraries may be missing.
 testing = pytest.importorskip("typer.testing")
 cli = pytest.importorskip("kerasish_lstm.cli")

@@ -16,6 +16,8 @@ from kerasish_lstm.parity import assert_parity
 
 from .keras_live import KerasLive
 
+pytestmark = pytest.mark.smoke
+
 Made = tuple[str, dict[str, Any]]
 KERNEL = (3, 44)
 AXES = (0, 1, -1, [0, 1], None, [])

@@ -19,6 +19,8 @@ from .properties import given, st
 from .runs import ours, truth
 from .test_masks import test_both_engines_equal_the_oracle as test_any_mask
 
+pytestmark = pytest.mark.smoke
+
 
 def seconds(steps: int) -> float:
     layer: LSTM = LSTM(7, 11, use_cudnn=False, return_sequences=True)

@@ -46,6 +46,8 @@ from kerasish_lstm.parity.bounds import FLOAT64
 
 from .runs import CHOSEN
 
+pytestmark = pytest.mark.smoke
+
 B, T, F, U = 5, 7, 3, 2
 LABEL = "LSTM(input_size=3, units=2)"
 

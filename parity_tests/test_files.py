@@ -20,6 +20,8 @@ from kerasish_lstm import convert, files, load_keras
 from kerasish_lstm.errors import ConfigError, FileFormatError, KerasishError, NotBuiltError
 from kerasish_lstm.files._open import Hdf5
 
+pytestmark = pytest.mark.smoke
+
 F, U = 3, 2
 NAMES = ("kernel", "recurrent_kernel", "bias")
 SHAPES = ((F, 4 * U), (U, 4 * U), (4 * U,))

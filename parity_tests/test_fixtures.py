@@ -20,6 +20,8 @@ from kerasish_lstm.parity import assert_parity
 from .fixture_models import checksum, uniform
 from .make_fixtures import FOLDER, VERSIONS
 
+pytestmark = pytest.mark.smoke
+
 INDEX = json.loads((FOLDER / "index.json").read_text())
 # Against Keras's own float32, which errs as much as this package does.
 BOUNDS = {"float32": 1e-6, "float16": 2e-3, "bfloat16": 1e-2}

@@ -27,6 +27,8 @@ from kerasish_lstm.parity.bounds import FLOAT64
 
 from .keras_live import KerasLive
 
+pytestmark = pytest.mark.smoke
+
 B, T, F, U = 5, 7, 3, 11
 RNG = np.random.RandomState(3)
 X = RNG.uniform(-2, 2, (B, T, F))

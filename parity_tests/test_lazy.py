@@ -19,6 +19,8 @@ from kerasish_lstm.errors import ConfigError, InputError
 
 from .runs import CHOSEN
 
+pytestmark = pytest.mark.smoke
+
 B, T, F, U = 5, 7, 3, 11
 
 

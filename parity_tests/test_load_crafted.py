@@ -27,6 +27,8 @@ from .test_files import (
     sequential,
 )
 
+pytestmark = pytest.mark.smoke
+
 
 def test_a_class_derived_from_a_functional_model_is_opened(tmp_path: Path) -> None:
     ends: Any = {"input_layers": [], "output_layers": []}

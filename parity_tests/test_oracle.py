@@ -10,6 +10,8 @@ from kerasish_lstm.parity import assert_parity, oracle
 
 from .cases import MASKS, Case
 
+pytestmark = pytest.mark.smoke
+
 
 def arguments(case: Case) -> tuple[list[np.ndarray], dict[str, object]]:
     a = case.inputs()

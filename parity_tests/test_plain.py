@@ -30,6 +30,8 @@ from kerasish_lstm.parity import assert_parity
 from kerasish_lstm.parity.bounds import FLOAT64
 from kerasish_lstm.plain import from_torch, to_torch, why_not_torch
 
+pytestmark = pytest.mark.smoke
+
 B, T, F, U, V = 5, 7, 3, 2, 11
 FLOAT64_LIKE = {"dtype": torch.float64}
 

@@ -17,6 +17,8 @@ from kerasish_lstm.regularizers import L1, L1L2, L2, REGULARIZERS, OrthogonalReg
 
 from .keras_live import KerasLive
 
+pytestmark = pytest.mark.smoke
+
 Made = tuple[str, dict[str, Any]]
 KERNEL = (3, 44)
 DTYPES = ("float64", "float32")

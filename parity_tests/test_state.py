@@ -17,6 +17,8 @@ from kerasish_lstm.errors import InputError, StateError
 from kerasish_lstm.parity import assert_parity, oracle
 from kerasish_lstm.parity.bounds import FLOAT64
 
+pytestmark = pytest.mark.smoke
+
 ENGINES = pytest.mark.parametrize(
     "use_cudnn", ["auto", True, False], ids=["native", "fused", "scan"]
 )

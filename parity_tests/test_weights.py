@@ -19,6 +19,8 @@ from kerasish_lstm.parity.bounds import FLOAT64
 
 from .properties import given, settings, st
 
+pytestmark = pytest.mark.smoke
+
 F, U = 3, 5
 PAIRS = list(itertools.permutations(LAYOUTS, 2))
 THERE_AND_BACK = [

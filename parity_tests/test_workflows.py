@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.smoke
+
 FOLDER = Path(__file__).resolve().parent.parent / ".github" / "workflows"
 WORKFLOWS = {path.name: path.read_text() for path in sorted(FOLDER.glob("*.y*ml"))}
 every_workflow = pytest.mark.parametrize("name", WORKFLOWS)

@@ -16,6 +16,8 @@ from kerasish_lstm.errors import ParityError
 from ..cases import Case
 from ..test_parity import test_float64_equals_the_oracle as the_suites_test
 
+pytestmark = pytest.mark.smoke
+
 CPU = torch.device("cpu")
 PLAIN = Case("none", "given", True, True)
 GAPS = Case("gaps", "given", True, True)
