@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import zipfile
 from typing import Any
@@ -23,17 +22,20 @@ def loaded(library: str, path: str, inputs: list[Any], weights: list[str]) -> di
         "results": _results(model, inputs),
         "layers": {layer.name: _arrays(layer) for layer in model.layers if layer.weights},
         "frozen": [y.name for y in model.layers if y.weights and not y.trainable_weights],
-        "classes": {layer.name: type(layer).__name__ for layer in model.layers},
         "model": type(model).__name__,
-        "again": [],
     }
-    for other in weights:
+    found["again"] = _with_each(model, weights)
+    return found
+
+
+def _with_each(model: Any, weights: list[str]) -> list[dict[str, Any]]:
+    """The layers' weights, zeroed before each file is loaded."""
+    found = []
+    for path in weights:
         for variable in model.weights:
             variable.assign(variable * 0)
-        model.load_weights(other)
-        found["again"].append(
-            {layer.name: _arrays(layer) for layer in model.layers if layer.weights}
-        )
+        model.load_weights(path)
+        found.append({layer.name: _arrays(layer) for layer in model.layers if layer.weights})
     return found
 
 
@@ -50,12 +52,7 @@ def built(library: str, model: str, weights: list[str]) -> list[dict[str, Any]]:
     with zipfile.ZipFile(model) as archive:
         config = json.loads(archive.read("config.json"))["config"]
     kind = keras.Sequential if "input_layers" not in config else keras.Model
-    found = []
-    for path in weights:
-        made = kind.from_config(copy.deepcopy(config))
-        made.load_weights(path)
-        found.append({layer.name: _arrays(layer) for layer in made.layers if layer.weights})
-    return found
+    return _with_each(kind.from_config(config), weights)
 
 
 def _arrays(layer: Any) -> list[Any]:
