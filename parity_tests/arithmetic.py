@@ -38,6 +38,7 @@ ELEMENTWISE = {
     aten.add.Tensor, aten.add_.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor,
     aten.tanh_backward.default, aten.sigmoid_backward.default,
 }  # fmt: skip
+ROUNDED = PRODUCTS | SUMS | TANH | SIGMOID | ELEMENTWISE
 INPUTS = {aten.lift_fresh.default, aten.copy_.default}
 # They move, choose, clear or compare numbers, or make weights that are overwritten.
 EXACT = {
@@ -90,7 +91,7 @@ class Arithmetic(TorchDispatchMode):
             return result
         if func in INPUTS:
             size = self.rounding.inputs * result.abs()
-        elif func in PRODUCTS | SUMS | TANH | SIGMOID | ELEMENTWISE:
+        elif func in ROUNDED:
             size = self.rounding.results * result.abs()
         elif func._schema.name.removeprefix("aten::") in EXACT:
             return result

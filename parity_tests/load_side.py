@@ -102,9 +102,9 @@ def _frozen(k: Any) -> Any:
 
 
 def _many(k: Any) -> Any:
-    """More than ten, whose groups HDF5 lists by the alphabet."""
+    """More than ten, whose groups HDF5 lists by the alphabet. (tanh is slow to trace in tf_keras.)"""
     ls = k.layers
-    more = {"return_sequences": True}
+    more = {"return_sequences": True, "activation": "softsign"}
     lstms = [ls.LSTM(3, **more, name=f"n{12 - n}") for n in range(12)]
     both = [ls.Bidirectional(ls.LSTM(2, **more), "mul", name=f"m{12 - n}") for n in range(12)]
     stack = ls.RNN([ls.LSTMCell(2) for _ in range(12)], name="high")

@@ -106,27 +106,25 @@ def test_layers_that_two_models_share(either: tuple[str, KerasLive], tmp_path: P
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
-def test_subclassed_models_by_their_groups(
-    either: tuple[str, KerasLive], tmp_path: Path, suffix: str
-) -> None:
+def test_subclassed_models_by_their_groups(either: tuple[str, KerasLive], tmp_path: Path) -> None:
     """Keras calls the groups by attributes, or by classes, whatever its alphabet reaches first."""
     library, live = either
     answers = live.call("load_side.subclassed", str(tmp_path), library)
-    layers = quietly(tmp_path / f"subclassed{suffix}")
-    keys = {tuple(w.tobytes() for w in m.get_weights()): n for n, m in layers.items()}
-    assert len(keys) == len(layers) == len(answers)
-    blocks = []
-    for name, answer in answers.items():
-        key = keys[tuple(w.tobytes() for w in answer["weights"])]
-        module = layers[key]
-        assert type(module).__name__ == CLASSES[answer["class"]], name
-        if name != "both":  # whose last output backwards is another
-            last = module(torch.from_numpy(answer["x"]))  # the defaults return it alone
-            expected = answer["output"][:, -1]
-            assert_parity(last, expected, bound=4 * FLOAT32_ULPS, what=name)
-        blocks += [key] if name.startswith("blocks") else []
-    assert blocks == [key for key in layers if key in blocks]  # in the order of their numbers
+    for suffix in (".weights.h5", ".keras"):
+        layers = quietly(tmp_path / f"subclassed{suffix}")
+        keys = {tuple(w.tobytes() for w in m.get_weights()): n for n, m in layers.items()}
+        assert len(keys) == len(layers) == len(answers)
+        blocks = []
+        for name, answer in answers.items():
+            key = keys[tuple(w.tobytes() for w in answer["weights"])]
+            module = layers[key]
+            assert type(module).__name__ == CLASSES[answer["class"]], name
+            if name != "both":  # whose last output backwards is another
+                last = module(torch.from_numpy(answer["x"]))  # the defaults return it alone
+                expected = answer["output"][:, -1]
+                assert_parity(last, expected, bound=4 * FLOAT32_ULPS, what=f"{name}{suffix}")
+            blocks += [key] if name.startswith("blocks") else []
+        assert blocks == [key for key in layers if key in blocks]  # in the order of their numbers
 
 
 @pytest.mark.live

@@ -87,7 +87,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "outer_both": lambda: TimeDistributed(Bidirectional(LSTM(3, 4, return_sequences=True))),
     "outer_chain": lambda: TimeDistributed(frozen(chain(), "layers.0")),
     "outer_cells": lambda: TimeDistributed(StackedLSTM([LSTMCell(3, 4), LSTMCell(4, 2)])),
-    "many": lambda: {f"l{i}": LSTM(3, 2 + i % 3) for i in range(12)},
+    "many": lambda: {f"l{i}": LSTM(3, 2 + i % 3, activation="softsign") for i in range(12)},
     "all": lambda: {
         "a": chain(),
         "b": LSTM(3, 5),
