@@ -13,6 +13,7 @@ knows one: a forward in eval mode has no backward.
 from __future__ import annotations
 
 import contextlib
+import os
 import traceback
 from pathlib import Path
 from typing import Any, Self
@@ -27,7 +28,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 import kerasish_lstm
 
 CUDA = torch.device("cuda", 0)
-PACKAGE = Path(kerasish_lstm.__file__).parent
+PACKAGE = f"{Path(kerasish_lstm.__file__).parent}{os.sep}"
 
 READS = {
     getattr(Tensor, name)
@@ -115,10 +116,11 @@ class AsCuda(TorchFunctionMode):
 
     def note(self, what: str) -> None:
         """Note a wait, with the package's line that asked for it."""
-        frames = [f for f in traceback.extract_stack() if PACKAGE in Path(f.filename).parents]
-        if frames:
-            last = frames[-1]
-            what = f"{Path(last.filename).name}:{last.lineno} {last.name}: {what}"
+        for frame, line in traceback.walk_stack(None):
+            code = frame.f_code
+            if code.co_filename.startswith(PACKAGE):
+                what = f"{Path(code.co_filename).name}:{line} {code.co_name}: {what}"
+                break
         self.waits.append(what)
 
     def _made(self, func: Any, args: Any, kwargs: dict[str, Any], here: bool) -> Any:

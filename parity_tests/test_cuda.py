@@ -13,7 +13,7 @@ import functools
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from . import arithmetic, as_cuda, runs, test_bidirectional
 from .as_cuda import AsCuda
 from .cases import MASKS, PRECISION, STATES, mask_of
 from .make_goldens import FOLDER
+from .sampling import sampled
 
 # cuBLAS is deterministic with this alone, and reads it once, before its first product.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -54,12 +55,23 @@ def scan(case: Any, dtype: torch.dtype, device: torch.device | str) -> Results:
     return runs.ours(case, dtype, device, use_cudnn=False)
 
 
-BOTH = tuple(test_bidirectional.LIVE[::3])
+def usual(cases: Sequence[Any]) -> tuple[Any, ...]:
+    """All of them where there is CUDA; a sample where the CPU alone is tested, by default."""
+    if torch.cuda.is_available():
+        return tuple(cases)
+    fields = [f.name for f in dataclasses.fields(cases[0])]
+    return tuple(
+        sampled(cases, 0.4, lambda case: "-".join(f"{f}={getattr(case, f)}" for f in fields))
+    )
+
+
+ONE, BOTH = usual(PRECISION), usual(test_bidirectional.LIVE[::3])
+truth = functools.cache(runs.truth)
 SUBJECTS = {
-    "fused": Subject("lstm", tuple(PRECISION), fused, runs.truth),
-    "scan": Subject("lstm", tuple(PRECISION), scan, runs.truth),
+    "fused": Subject("lstm", ONE, fused, truth),
+    "scan": Subject("lstm", ONE, scan, truth),
     "bidirectional": Subject(
-        "bidirectional", BOTH, test_bidirectional.ours, test_bidirectional.truth
+        "bidirectional", BOTH, test_bidirectional.ours, functools.cache(test_bidirectional.truth)
     ),
 }
 PRECISIONS = {
@@ -86,6 +98,7 @@ KINDS = {"lstm": SUBJECTS["scan"], "bidirectional": SUBJECTS["bidirectional"]}
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
+@functools.cache
 def worst(kind: str, precision: str) -> dict[str, float]:
     """By quantity, the largest error over the cases, on a CPU: what it lacks is emulated."""
     found: dict[str, float] = {}

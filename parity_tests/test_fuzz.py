@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,13 @@ def test_a_line_is_the_case_and_a_case_has_no_contradiction() -> None:
         assert parsed(repr(walk)) == walk
 
 
+@functools.cache
+def many() -> list[Walk]:
+    return [drawn(SEED, n) for n in range(2000)]
+
+
 def test_every_value_of_every_field_is_met() -> None:
-    walks = [drawn(SEED, n) for n in range(2000)]
+    walks = many()
     for name, values in VALUES.items():
         missed = [v for v in values if not any(getattr(w, name) == v for w in walks)]
         assert not missed, f"{name} is never {missed}"
@@ -41,7 +47,7 @@ def test_every_value_of_every_field_is_met() -> None:
 def test_every_exclusion_is_met_and_is_a_row_of_the_deviations() -> None:
     rows = (Path(__file__).parent / "deviations.txt").read_text().splitlines()
     known = {row.partition(" | ")[0] for row in rows}
-    walks = [drawn(SEED, n) for n in range(2000)]
+    walks = many()
     applies = fuzz.NOT_ASKED | {n: rule for n, (rule, _) in fuzz.ASKED_OTHERWISE.items()}
     for name, rule in applies.items():
         assert name in known or name.startswith("("), name

@@ -33,6 +33,7 @@ from kerasish_lstm.lazy import LazyLSTMCell
 from kerasish_lstm.serialization import Writer
 from kerasish_lstm.storage import load_safetensors, safetensors_metadata, save_safetensors
 
+from . import sampling
 from .properties import HealthCheck, given, settings, st
 
 safe_open = pytest.importorskip("safetensors").safe_open
@@ -414,7 +415,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[
+@settings(max_examples=sampling.amount(60, 200), deadline=None, suppress_health_check=[
     HealthCheck.function_scoped_fixture])  # fmt: skip
 @given(name=st.sampled_from(["LSTM", "Bidirectional", "cells", "layers"]),
        path=st.lists(st.integers(0, 40), min_size=1, max_size=5), value=JSON)  # fmt: skip
