@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 # float32 values: a Sequential of tf_keras casts its input to that.
-X = np.random.RandomState(11).uniform(-1, 1, (2, 7, 3)).astype(np.float32).astype(np.float64)
+X = np.random.RandomState(11).uniform(-1, 1, (2, 4, 3)).astype(np.float32).astype(np.float64)
 
 
 def layers(k: Any) -> dict[str, tuple[Any, np.ndarray]]:
@@ -36,7 +36,7 @@ def layers(k: Any) -> dict[str, tuple[Any, np.ndarray]]:
         "chain": k.Sequential([lstm(5, **sequences), both(lstm(2))]),
         "stateful chain": k.Sequential(
             [
-                k.layers.Input(batch_shape=(2, 7, 3), dtype="float64"),
+                k.layers.Input(batch_shape=(2, 4, 3), dtype="float64"),
                 both(lstm(5, stateful=True, **sequences)),
                 lstm(2, stateful=True),
             ]
