@@ -154,6 +154,7 @@ def serve(requests, answers, implementation: str) -> None:
             answer(status="error", message=f"{type(error).__name__}: {error}")
         return
     answer(status="ok", imported=imported, **about)
+    gc.freeze()  # else each collection goes through all that the library has imported
 
     states, turned = {}, {}  # case -> state; id of a state -> whether its weights are the others
     for line in requests:
