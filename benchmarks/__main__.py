@@ -278,7 +278,7 @@ def one_run(
     sets = sets_of(options)
     pace = Pace(options.rounds, BUDGET, CLOSE_BUDGET, WARM_UP)
     if options.quick:
-        pace = Pace(options.rounds, QUICK_BUDGET, QUICK_BUDGET, 0.0)
+        pace = Pace(options.rounds, QUICK_BUDGET, QUICK_BUDGET, 0.0, 0.0)
     run: Run = {
         "cases": [], "memory": [], "start": [], "peaks": {}, "floors": {}, "failures": []
     }  # fmt: skip

@@ -53,7 +53,7 @@ MOST_REPEATS = 4000  # a round
 # Seconds of timing for one library and case; at least one call a round is made all the same.
 # Ours, nn.LSTM and who takes no more than so many times the fastest one's time get more: their
 # ratio is to be known to a few percent.
-BUDGET, CLOSE_BUDGET, QUICK_BUDGET = 1.0, 2.5, 0.02
+BUDGET, CLOSE_BUDGET, QUICK_BUDGET = 1.0, 2.5, 0.002
 CLOSE = 1.5
 # The others take part in so many rounds at most, and in no more than fit into so many seconds; so
 # does nn.LSTM where it is behind the fastest by this factor, with calls of more than a second.

@@ -167,12 +167,14 @@ def is_close(library: str, seconds: float, fastest: float) -> bool:
 
 class Pace(NamedTuple):
     """How often to call: in ``rounds`` turns, ``budget`` seconds a library and case together, each
-    turn after ``warm_up`` seconds of untimed calls, and one at least."""
+    turn after ``warm_up`` seconds of untimed calls, and one at least; ``rest`` seconds between
+    the turns of two libraries."""
 
     rounds: int
     budget: float
     close_budget: float
     warm_up: float
+    rest: float = REST
 
     def repeats(self, library: str, seconds: float, fastest: float) -> int:
         """Calls in one round."""
@@ -287,7 +289,7 @@ def measure(
             if row["status"] != "ok" or late or (seconds > SLOW and number == 0):
                 continue
             if before not in (None, library):
-                time.sleep(REST)
+                time.sleep(pace.rest)
             before = library
             repeats = pace.repeats(library.name, seconds, fastest[case]) if number else 3
             answer = library.ask(

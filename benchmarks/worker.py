@@ -163,6 +163,7 @@ def serve(requests, answers, implementation: str) -> None:
             states.clear()
             turned.clear()
             gc.collect()
+            gc.freeze()  # some import more at a case
             answer(status="ok")
             continue
         case = Case(*request["case"])
