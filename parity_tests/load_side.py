@@ -102,7 +102,7 @@ def _frozen(k: Any) -> Any:
 
 
 def _many(k: Any) -> Any:
-    """More than ten, whose groups HDF5 lists by the alphabet. (tanh is slow to trace in tf_keras.)"""
+    """More than ten, whose groups HDF5 lists by the alphabet. Of tanh tf_keras traces more."""
     ls = k.layers
     more = {"return_sequences": True, "activation": "softsign"}
     lstms = [ls.LSTM(3, **more, name=f"n{12 - n}") for n in range(12)]

@@ -230,7 +230,6 @@ def test_cudnn_errs_no_more_than_its_tanh_may(subject: str, parity_device: torch
 def test_cuda_s_branches_lead_to_the_same_numbers(precision: str, subject: str) -> None:
     """On the stand-in, with the packed path that CUDA alone takes."""
 
-
     @contextlib.contextmanager
     def stand_in() -> Iterator[None]:
         with AsCuda(), emulated(precision):
