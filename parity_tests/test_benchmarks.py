@@ -33,6 +33,8 @@ from benchmarks.cases import (
 )
 from benchmarks.truth import compare, truth
 
+from .sampling import amount, sampled
+
 ROOT = Path(__file__).resolve().parent.parent
 TIMED = [g for g in GROUPS if g not in ("growth", "memory", "start")]
 VARIANT_GROUPS = ("masks", "activations", "dropout", "structures", "dtypes")
@@ -102,27 +104,37 @@ def prepare(case, data, prepare=prepare):
 STALE = """
 between = lambda state: None
 """
+# Those on TensorFlow, which is imported once for all: the file beside it names whose turn it is.
+TENSORFLOW = ("tensorflow_predict", "tensorflow_function", "tensorflow_xla")
+TOGETHER = f"""
+from importlib import import_module
+from pathlib import Path
+modules = {{name: import_module("benchmarks.implementations." + name) for name in {TENSORFLOW}}}
+def prepare(case, data):
+    module = modules[Path(__file__).with_suffix(".turn").read_text()]
+    return module, module.prepare(case, data)
+def run(state):
+    state[0].run(state[1])
+def output(state):
+    return state[0].output(state[1])
+"""
+# Without TensorFlow, which Keras would import on torch too.
+ALONE = """
+import sys
+sys.modules["tensorflow"] = None
+from benchmarks.implementations.keras_torch import between, draw_own_masks, output, prepare, run
+"""
 ABSENT = "import a_library_that_nobody_has"
 DYING = "import os; os._exit(3)"
-
-
-def benchmarks(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "benchmarks", *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that a quick run wrote."""
+    from benchmarks.__main__ import main
+
     folder = tmp_path_factory.mktemp("quick") / "results"
-    done = benchmarks("--quick", "--threads", "2", "--out", folder)
-    assert done.returncode == 0, done.stderr
+    assert main(["--quick", "--threads", "2", "--out", str(folder)]) == 0
     return folder
 
 
@@ -142,7 +154,20 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     paths = ",".join(str(folder / f"{name}.py") for name in sources)
     groups = ("--cases", ",".join((*VARIANT_GROUPS, "memory", "start")))
     groups = ("--name", "quick", *groups)
-    done = benchmarks("--quick", "--threads", "2", "--out", folder, "--libraries", paths, *groups)
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks",
+        "--quick",
+        "--threads",
+        "2",
+        "--out",
+        str(folder),
+    ]
+    done = subprocess.run(
+        [*command, "--libraries", paths, *groups],
+        cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
     assert done.returncode == 1, done.stderr
     (run,) = json.loads((folder / "quick.json").read_text())["results"]
     return folder, run
@@ -332,24 +357,53 @@ def test_several_runs_are_one_report(quick: Path, tmp_path: Path) -> None:
         assert after["exponent"] == pytest.approx(before["exponent"])
 
 
+def kinds_of(pair: tuple[str, Case]) -> str:
+    library, case = pair
+    return f"{library} {case.variant}-{library} {case.mode}"
+
+
 @pytest.mark.live
 @pytest.mark.slow
 def test_the_other_libraries_are_right(tmp_path: Path) -> None:
-    names = (
-        "keras_torch", "tensorflow_predict", "tensorflow_function", "tensorflow_xla", "jax_jit",
-        "openvino",
-    )  # fmt: skip
-    groups = ("--cases", ",".join(VARIANT_GROUPS), "--libraries", ",".join(names))
-    done = benchmarks("--quick", "--rounds", "1", "--out", tmp_path, *groups)
-    assert done.returncode == 0, done.stderr
-    (written,) = tmp_path.glob("*.json")
-    assert written.name.startswith("quick-masks-") and "jax_jit" in written.name
-    (run,) = json.loads(written.read_text())["results"]
-    rows = [row for row in run["cases"] if row["status"] not in ("ok", "missing")]
+    others = ("keras_torch", *TENSORFLOW[1:], "jax_jit", "openvino")
+    pairs = sampled([(name, case) for name in others for case in VARIANTS], 0, kinds_of)
+    pairs += [(TENSORFLOW[0], case) for case in VARIANTS]
+    together, alone = tmp_path / "together.py", tmp_path / "keras_torch.py"
+    together.write_text(TOGETHER)
+    alone.write_text(ALONE)
+    groups = {str(together): TENSORFLOW, str(alone): others[:1]}
+    groups |= {name: (name,) for name in ("jax_jit", "openvino")}
+    # Compiled faster, it is as right.
+    quickly = amount({"XLA_FLAGS": "--xla_backend_optimization_level=0"}, {})
+    variables = libraries.environment("cpu", 2, tmp_path) | quickly
+    rows = []
+    for source, names in groups.items():
+        with libraries.Library(names[0], source, variables, tmp_path) as library:
+            library.greet()
+            for name in names:
+                together.with_suffix(".turn").write_text(name)
+                cases = [case for other, case in pairs if other == name]
+                pace = libraries.Pace(1, 0.0, 0.0, 0.0, 0.0)
+                found = libraries.measure(cases, [library], pace, ())
+                rows += [{**row, "library": name} for row in found]
+    assert len(rows) == len(pairs)
     for row in rows:
+        if row["status"] in ("ok", "missing"):
+            continue
         assert row["status"] == "unsupported" and row["mode"] == "training", row
         dropout = row["library"].startswith("tensorflow") and "dropout" in row["variant"]
         assert dropout or row["library"] == "tensorflow_predict", row
+
+
+def test_files_are_named_for_what_was_asked_for(tmp_path: Path) -> None:
+    from benchmarks.__main__ import arguments
+
+    (tmp_path / "mine.py").touch()
+    asked = ["--cases", "masks,dtypes", "--libraries", f"jax_jit,{tmp_path / 'mine.py'}"]
+    asked += ["--out", str(tmp_path)]
+    assert arguments(["--quick", *asked]).name == "quick-masks-dtypes-jax_jit-mine"
+    assert arguments(asked).name == "cpu-masks-dtypes-jax_jit-mine"
+    assert arguments(["--quick", "--out", str(tmp_path)]).name == "quick"
 
 
 # What is wrong is not timed
@@ -961,16 +1015,15 @@ def test_load_takes_a_path(tmp_path: Path) -> None:
     assert worker.load(str(tmp_path / "some.py")).X == 1
 
 
-def test_files_measures_and_says_whether_the_targets_are_met(tmp_path: Path) -> None:
-    command = "benchmarks.files", "--mebibytes", "1", "--rounds", "1", "--out", str(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode in (0, 1), done.stderr
+def test_files_measures_and_says_whether_the_targets_are_met(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks.files import main
+
+    code = main(["--mebibytes", "1", "--rounds", "1", "--out", str(tmp_path)])
     rows = json.loads((tmp_path / "files.json").read_text())["rows"]
     assert [(row["name"], row["layers"]) for row in rows] == [("one layer", 1), ("eight layers", 8)]
     assert all(0.8 < row["bytes"] / 2**20 <= 1.01 and row["load_keras"] > 0 for row in rows)
     met = all(row["speed"] >= 1 / 3 and row["memory"] <= 1.3 for row in rows)
-    assert done.returncode == (not met)
-    assert (tmp_path / "files.md").read_text() in done.stdout
+    assert code == (not met)
+    assert (tmp_path / "files.md").read_text() in capsys.readouterr().out
