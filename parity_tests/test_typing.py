@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from . import sampling
+
 ROOT = Path(__file__).resolve().parent.parent
 
 SNIPPET = """\
@@ -63,6 +65,17 @@ LazyLSTM(3, 5)  # wrong: call-overload
 layer.units = 7  # wrong: misc
 state: LSTM[State] = LSTM(3, 5)  # wrong: assignment
 """
+# Of torch's thousand modules, those that have a say in this package's types. --full reads all.
+CONFIG = """\
+[mypy]
+follow_imports = skip
+[mypy-kerasish_lstm.*,torch,torch._tensor,torch.nn,torch.nn.modules,torch.nn.modules.module]
+follow_imports = silent
+"""
+WHOLE_CONFIG = """\
+[mypy]
+follow_imports = silent
+"""
 
 
 @pytest.mark.slow
@@ -71,13 +84,15 @@ def test_results_have_the_right_types_and_mistakes_are_found(tmp_path: Path) -> 
         pytest.skip("mypy not installed")
     file = tmp_path / "snippet.py"
     file.write_text(SNIPPET)
+    config = tmp_path / "mypy.ini"
+    config.write_text(sampling.amount(CONFIG, WHOLE_CONFIG))
     # Where the package is installed, from a clone with -e too, mypy must find it by itself.
-    importing = [sys.executable, "-c", "import kerasish_lstm"]
-    installed = subprocess.run(importing, cwd=tmp_path, capture_output=True, check=False)
-    path = {"MYPYPATH": str(ROOT)} if installed.returncode else {}
+    finding = "import importlib.util as i, sys; sys.exit(i.find_spec('kerasish_lstm') is None)"
+    lacking = subprocess.run([sys.executable, "-c", finding], cwd=tmp_path, check=False).returncode
+    path = {"MYPYPATH": str(ROOT)} if lacking else {}
     child = subprocess.run(
-        [sys.executable, "-m", "mypy", "--config-file", os.devnull, "--strict",
-         "--follow-imports", "silent", "--cache-dir", ROOT / ".mypy_cache", file],
+        [sys.executable, "-m", "mypy", "--config-file", config, "--strict",
+         "--cache-dir", ROOT / ".mypy_cache" / "snippet", file],
         env={**os.environ, **path},
         cwd=tmp_path,
         capture_output=True,
