@@ -30,6 +30,11 @@ def manifest() -> Any:
 
 @pytest.fixture(scope="module")
 def goldens() -> dict[str, dict[str, np.ndarray]]:
+    return of_layer()
+
+
+def of_layer() -> dict[str, dict[str, np.ndarray]]:
+    """What was recorded of the layer, by case."""
     found: dict[str, dict[str, np.ndarray]] = {}
     with np.load(FOLDER / "keras.npz") as archive:
         for key in archive.files:
