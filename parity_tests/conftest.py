@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from . import keras_live, sampling
-from .cases import GROUPS
 
 REAL_FILES = Path(
     os.environ.get("KERASISH_REAL_FILES", Path(__file__).resolve().parents[2] / "shared" / "real")
@@ -62,41 +59,31 @@ def poison() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def keras() -> Iterator[keras_live.KerasLive]:
-    """Live Keras 3 on TensorFlow, or a skip that names what is missing."""
-    lacking = keras_live.missing()
-    if lacking:
-        pytest.skip(f"live Keras: {lacking}")
+def on_tensorflow() -> Iterator[keras_live.KerasLive]:
+    """One process for Keras 3 and Keras 2, which share its TensorFlow."""
     with keras_live.KerasLive() as live:
         yield live
 
 
 @pytest.fixture(scope="session")
-def tf_keras() -> Iterator[keras_live.KerasLive]:
+def keras(request: pytest.FixtureRequest) -> keras_live.KerasLive:
+    """Live Keras 3 on TensorFlow, or a skip that names what is missing."""
+    lacking = keras_live.missing()
+    if lacking:
+        pytest.skip(f"live Keras: {lacking}")
+    return request.getfixturevalue("on_tensorflow")
+
+
+@pytest.fixture(scope="session")
+def tf_keras(request: pytest.FixtureRequest) -> keras_live.KerasLive:
     """Live Keras 2, or a skip that names what is missing."""
     lacking = keras_live.missing("tf_keras")
     if lacking:
         pytest.skip(f"live tf_keras: {lacking}")
-    with keras_live.KerasLive("tf_keras") as live:
-        yield live
+    return request.getfixturevalue("on_tensorflow")
 
 
 @pytest.fixture(params=["keras", "tf_keras"])
 def either(request: pytest.FixtureRequest) -> tuple[str, keras_live.KerasLive]:
     """Each live Keras in turn, with its name."""
     return request.param, request.getfixturevalue(request.param)
-
-
-@pytest.fixture(scope="session")
-def live_results(keras: keras_live.KerasLive) -> Any:
-    """``live_results(group, dtype)``: what live Keras gives for a group's cases, by case id."""
-    found: dict[tuple[str, str], dict[str, dict[str, np.ndarray]]] = {}
-
-    def results(group: str, dtype: str) -> dict[str, dict[str, np.ndarray]]:
-        if (group, dtype) not in found:
-            cases = GROUPS[group]
-            answers = keras.run([c.request(dtype) for c in cases])
-            found[group, dtype] = {c.id: a for c, a in zip(cases, answers, strict=True)}
-        return found[group, dtype]
-
-    return results

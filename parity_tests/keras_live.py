@@ -116,8 +116,8 @@ def _layer(keywords: dict[str, Any], arrays: dict[str, Any], dtype: str) -> Any:
     import numpy as np
     from keras.layers import LSTM
 
-    if dtype in ("float16", "bfloat16"):  # Keras's orthogonal has no 16-bit QR
-        keywords = {**keywords, "recurrent_initializer": "zeros"}
+    # Overwritten below; Keras's orthogonal has no 16-bit QR, and costs more than the rest.
+    keywords = {**keywords, "recurrent_initializer": "zeros"}
     if keywords.get("implementation") == 1:  # on "auto" Keras stacks the four masks, and crashes
         keywords = {**keywords, "use_cudnn": False}
     if keywords.get("dropout_style") == "keras_3.0":  # one mask for all gates: four equal ones here

@@ -36,6 +36,11 @@ def sampled(values: Sequence[T], share: float, id_of: Callable[[T], str] = str) 
     return [values[index] for index in sorted((needed + others)[: max(count, len(needed))])]
 
 
+def fields(case: Any) -> str:
+    """An id of a dataclass's instance by which each value of each field is a kind."""
+    return "-".join(f"{name}={value}" for name, value in vars(case).items())
+
+
 def amount(usual: Any, whole: Any) -> Any:
     """How many, or how long: ``usual`` by default, ``whole`` with ``--full``."""
     return whole if full else usual

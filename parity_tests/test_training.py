@@ -1,4 +1,4 @@
-"""Fifty steps from the same weights on the same batches end where Keras's end."""
+"""Many steps from the same weights on the same batches end where Keras's end."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from kerasish_lstm.parity import assert_parity, bounds
 
 from .cases import mask_of
 from .keras_live import KerasLive
+from .sampling import amount
 
-STEPS, B, T, F, U = 50, 5, 7, 3, 11
+STEPS = amount(15, 50)
+B, T, F, U = 5, 7, 3, 11
 LR = {"sgd": 0.5, "adam": 1e-2}
 BOUNDS = {"float64": 1e-12, "float32": 5e-6}
 
