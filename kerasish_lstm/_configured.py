@@ -61,6 +61,27 @@ class Configured(nn.Module):
         for parameter in self.parameters():  # one by one: torch refuses lazy ones in a call for all
             parameter.requires_grad = bool(value)
 
+    # What it tells those that hold it
+
+    def input_parts(self) -> list[Any]:
+        """The LSTMs or cells in it that see its input."""
+        raise NotImplementedError
+
+    @property
+    def output_size(self) -> int:
+        """The number of features of its output."""
+        raise NotImplementedError
+
+    @property
+    def output_count(self) -> int:
+        """How many outputs a call gives before the states."""
+        return 1
+
+    @property
+    def state_count(self) -> int:
+        """How many tensors its state is: two for each LSTM."""
+        return 2 * len(self.input_parts())
+
     def get_config(self, target: Target = "keras") -> dict[str, Any]:
         """The config from which Keras makes the same layer: ``keras.layers.X.from_config(config)``.
 

@@ -13,6 +13,8 @@ without its loop. All steps here are in processing order: flip for ``go_backward
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -69,3 +71,13 @@ def last_output(y: Tensor, mask: Tensor, zero_output_for_mask: bool) -> Tensor:
     """What Keras gives for the last processed step alone, (B, U)."""
     shown = mask[:, -1] if zero_output_for_mask else mask.any(1)
     return at_length(y, mask.sum(1)).masked_fill(~shown.unsqueeze(-1), 0)
+
+
+def mask_after_rnn(layer: Any, mask: Tensor | None, entries: int) -> Any:
+    """The mask that leaves Keras's RNN: a None for each entry of its state, too.
+
+    Args:
+        entries: h and c of an LSTM, the cells of a stack.
+    """
+    leaving = mask if layer.return_sequences else None
+    return [leaving] + [None] * entries if layer.return_state else leaving

@@ -212,6 +212,15 @@ class Recurrent(Configured, WithLosses):
     def name(self) -> str | None:
         return self.config.name
 
+    def input_parts(self) -> list[Any]:
+        """Itself."""
+        return [self]
+
+    @property
+    def output_size(self) -> int:
+        """U."""
+        return self.units
+
     def count_params(self) -> int:
         """The number of weights as Keras's ``summary()`` counts them: 4U(F + U + 1)."""
         self._insist_on_a_size("count_params()")

@@ -119,7 +119,7 @@ class Bidirectional(Configured, WithLosses):
         self.dtype = plain_dtype(dtype)
         self._result_dtype = result_dtype(dtype, "Bidirectional")
         self.autocast = as_flag(autocast, "autocast", "Bidirectional")
-        take_features([self.forward_layer, self.backward_layer], input_shape, input_dim)
+        take_features(self.input_parts(), input_shape, input_dim)
         if weights is not None:
             warnings.warn(
                 "Bidirectional: weights= has no effect, as in Keras 3; call set_weights().",
@@ -169,6 +169,26 @@ class Bidirectional(Configured, WithLosses):
     def input_size(self) -> int:
         """F, or 0 while lazy layers have not learnt it."""
         return self.forward_layer.input_size
+
+    def input_parts(self) -> list[Any]:
+        """Both directions."""
+        return [self.forward_layer, self.backward_layer]
+
+    @property
+    def output_size(self) -> int:
+        """The units of both with ``"concat"``, else of one; Keras broadcasts one unit."""
+        units = [part.units for part in self.input_parts()]
+        return sum(units) if self.merge_mode == "concat" else max(units)
+
+    @property
+    def output_count(self) -> int:
+        """One, or with ``merge_mode=None`` one for each direction."""
+        return 2 if self.merge_mode is None else 1
+
+    def output_mask(self, mask: Tensor | None) -> Any:
+        """See :func:`kerasish_lstm.compute_mask`."""
+        leaving = mask if self.return_sequences else None
+        return (leaving, leaving) if self.merge_mode is None else leaving
 
     def extra_repr(self) -> str:
         return f"merge_mode={self.merge_mode!r}" + (f", name={self.name!r}" if self.name else "")

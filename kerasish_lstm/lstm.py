@@ -20,7 +20,7 @@ from ._inputs import (
     as_stored,
     check_features,
 )
-from ._masks import compact, last_output, spread
+from ._masks import compact, last_output, mask_after_rnn, spread
 from ._native import DTYPES, Quick, Recurrence
 from ._native_autograd import Traced, differentiable
 from ._options import LSTMOptions
@@ -283,6 +283,10 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
                 f"{self._label} keeps no state; build it with stateful=True, or pass initial_state."
             )
         return None if value is None else as_stored(value, self.units, self._describe)
+
+    def output_mask(self, mask: Tensor | None) -> Any:
+        """See :func:`kerasish_lstm.compute_mask`."""
+        return mask_after_rnn(self, mask, 2)
 
     # The call
 

@@ -13,16 +13,17 @@ other: what makes one returns it, and :func:`compute_mask` says what a layer han
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ._inputs import Mask
-from .bidirectional import Bidirectional
 from .errors import ConfigError, InputError
-from .lstm import LSTM
+
+if TYPE_CHECKING:
+    from .lstm import LSTM
 
 Propagation = Literal["keras_3.15", "keras_3.16"]
 MaskValue = float | Sequence[Any] | np.ndarray | Tensor | Mapping[str, Any]
@@ -216,25 +217,6 @@ def embedding_mask(ids: Tensor) -> Tensor:
     return ids != 0
 
 
-def of_rnn(module: Any, mask: Tensor | None, entries: int) -> Any:
-    """The rule of Keras's RNN: a None for each entry of its state, which are h and c in an LSTM
-    and the cells in a stack."""
-    leaving = mask if module.return_sequences else None
-    return [leaving] + [None] * entries if module.return_state else leaving
-
-
-def _of_bidirectional(module: Bidirectional, mask: Tensor | None) -> Any:
-    leaving = mask if module.return_sequences else None
-    return (leaving, leaving) if module.merge_mode is None else leaving
-
-
-# What leaves a layer in Keras 3.15, given what went in. Files of other layers add theirs.
-RULES: dict[type[nn.Module], Callable[[Any, Tensor | None], Any]] = {
-    LSTM: lambda module, mask: of_rnn(module, mask, 2),
-    Bidirectional: _of_bidirectional,
-}
-
-
 @overload
 def compute_mask(
     module: LSTM[Tensor], mask: Mask, *, propagation: Propagation = ...
@@ -294,11 +276,12 @@ def compute_mask(module: nn.Module, mask: Mask, *, propagation: Propagation = "k
             f"compute_mask: the mask is a {type(mask).__name__}; pass a torch.Tensor of shape "
             "(B, T), None, or a list of these."
         )
-    rule = next((rule for kind, rule in RULES.items() if isinstance(module, kind)), None)
+    rule: Any = getattr(module, "output_mask", None)
     if rule is None:
         raise ConfigError(
-            f"compute_mask: a {type(module).__name__} has no rule; these have one: "
-            f"{', '.join(kind.__name__ for kind in RULES)}. Layers that treat each step alone, "
-            "such as torch.nn.Linear or Dropout, hand a mask on as it is: use the mask itself."
+            f"compute_mask: a {type(module).__name__} has no rule; LSTM, Bidirectional, "
+            "StackedLSTM and TimeDistributed have one (a layer of your own gets one by a method "
+            "output_mask(mask)). Layers that treat each step alone, such as torch.nn.Linear or "
+            "Dropout, hand a mask on as it is: use the mask itself."
         )
-    return rule(module, mask if propagation == "keras_3.15" else None)
+    return rule(mask if propagation == "keras_3.15" else None)

@@ -28,7 +28,6 @@ from typing import Any, Literal, TypeAlias, get_args
 from torch import nn
 
 from ._configured import Target
-from ._members import output_size
 from ._recurrent import Recurrent, recurrent_parts
 from ._state import Stateful
 from .bidirectional import Bidirectional
@@ -525,7 +524,7 @@ class _Model:
                     node = {"args": [argument], "kwargs": {}}
                 nodes[name] = node
                 if name != branch.outputs[0][0]:  # the last
-                    below, shape = name, [*shape[:-1], output_size(layer)]
+                    below, shape = name, [*shape[:-1], layer.output_size]
             outputs += [[name, 0, which] for name, which in branch.outputs]
         layers = [{**one, "name": one["config"]["name"], "inbound_nodes": []} for one in inputs]
         for name, one in written.items():

@@ -27,7 +27,6 @@ from torch import nn
 from . import constraints, initializers, regularizers
 from ._configured import Device, DType, Target
 from ._inputs import as_flag, check_features
-from ._members import output_size
 from ._objects import serialize
 from ._recurrent import MIXED, Recurrent, recurrent_parts, result_dtype
 from .bidirectional import Bidirectional
@@ -514,7 +513,7 @@ class Reader:
         for position, one in enumerate(listed[first:], first):
             kinds = ("LSTM", "Bidirectional")
             layers.append(self.inner(one, f"layers[{position}]", kinds, size))
-            size = output_size(layers[-1])
+            size = layers[-1].output_size
         return _frozen_as((cls or StackedLSTM)(layers, name=entry.name), config)
 
     def time_distributed(self, entry: Entry, size: int | None, cls: type[Any] | None) -> Any:

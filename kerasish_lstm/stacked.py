@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 from torch import Tensor, nn
@@ -24,8 +25,7 @@ from ._inputs import (
     as_stored,
 )
 from ._losses import WithLosses
-from ._masks import cleared, compact, last_output, spread
-from ._members import Layer, are_cells, lowest_parts, output_size
+from ._masks import cleared, compact, last_output, mask_after_rnn, spread
 from ._recurrent import MIXED, result_dtype, stored_dtype
 from ._state import Stateful, check_states, of_one_batch
 from ._stepwise import Run, record_losses, run_of
@@ -33,8 +33,9 @@ from .bidirectional import Bidirectional
 from .cell import LSTMCell
 from .errors import ConfigError, InputError, StateError, WeightMismatch
 from .lazy import learn, take_features
-from .masking import RULES, compute_mask, of_rnn
+from .lstm import LSTM
 
+Layer: TypeAlias = LSTM[Any] | Bidirectional
 MaskPropagation = Literal["keras_3.15", "keras_3.16", "explicit"]
 FLAGS = (
     "return_sequences",
@@ -146,7 +147,7 @@ class StackedLSTM(Configured, Stateful, WithLosses):
         self.mask_propagation = mask_propagation
         self.name = name
         self._state = None
-        take_features(lowest_parts(self.layers[0]), input_shape, input_dim)
+        take_features(self.input_parts(), input_shape, input_dim)
         self._fit_sizes()
         if not trainable:
             self.trainable = False
@@ -158,9 +159,9 @@ class StackedLSTM(Configured, Stateful, WithLosses):
 
     def _fit_sizes(self) -> None:
         """Tell lazy layers the size of the one below; refuse sizes that do not fit."""
-        for position, (below, layer) in enumerate(zip(self.layers, self.layers[1:], strict=False)):
-            size = output_size(below)
-            for part in lowest_parts(layer):
+        for position, (below, layer) in enumerate(itertools.pairwise(self._members)):
+            size = below.output_size
+            for part in layer.input_parts():
                 if is_lazy(part.lstm.weight_ih_l0):
                     learn(part, size)
                 if part.input_size != size:
@@ -204,10 +205,38 @@ class StackedLSTM(Configured, Stateful, WithLosses):
     def _flag(self, name: str) -> bool:
         return self._flags[name] if self.of_cells else bool(getattr(self.layers[-1], name))
 
+    def input_parts(self) -> list[Any]:
+        """Those of the lowest cell or layer."""
+        return self._members[0].input_parts()  # type: ignore[no-any-return]
+
+    @property
+    def output_size(self) -> int:
+        """That of the last cell or layer."""
+        return int(self._members[-1].output_size)
+
+    @property
+    def output_count(self) -> int:
+        """That of the last cell or layer."""
+        return int(self._members[-1].output_count)
+
+    @property
+    def state_count(self) -> int:
+        """Those of all its cells or layers."""
+        return sum(layer.state_count for layer in self._members)
+
+    def output_mask(self, mask: Tensor | None) -> Any:
+        """See :func:`kerasish_lstm.compute_mask`: of cells as Keras's RNN has it."""
+        if self.of_cells:
+            return mask_after_rnn(self, mask, 2 if self.is_one_cell else len(self.layers))
+        for layer in self._members:
+            leaving = layer.output_mask(mask)
+            mask = _first(leaving)
+        return leaving
+
     @property
     def input_size(self) -> int:
         """F, or 0 while a lazy one has not learnt it."""
-        return lowest_parts(self.layers[0])[0].input_size
+        return int(self.input_parts()[0].input_size)
 
     @property
     def _label(self) -> str:
@@ -284,7 +313,7 @@ class StackedLSTM(Configured, Stateful, WithLosses):
             self._set_states_of_cells(value)
             return
         keeping = [layer for layer in self._members if layer.stateful]
-        sizes = [4 if isinstance(layer, Bidirectional) else 2 for layer in keeping]
+        sizes = [layer.state_count for layer in keeping]
         what = "h and c of each stateful LSTM, h_f, c_f, h_b, c_b of each Bidirectional"
         given = check_states(value, sum(sizes), self._label, what)
         parts = []
@@ -446,7 +475,7 @@ class StackedLSTM(Configured, Stateful, WithLosses):
         training: bool | None,
         masks: list[Any],
     ) -> Any:
-        sizes = [4 if isinstance(layer, Bidirectional) else 2 for layer in self._members]
+        sizes = [layer.state_count for layer in self._members]
         if initial_state is not None and (
             not isinstance(initial_state, list | tuple) or len(initial_state) != sum(sizes)
         ):
@@ -463,25 +492,48 @@ class StackedLSTM(Configured, Stateful, WithLosses):
             ignored = at > size and begin is not None and self.mask_propagation != "explicit"
             seen = None if ignored else mask
             result = layer(x, begin, seen, training, dropout_masks=given)
-            outputs = 2 if getattr(layer, "merge_mode", "") is None else 1
             result = result if isinstance(result, tuple) else (result,)
             x = result[0]
-            states.extend(result[outputs:])
-            rule = "keras_3.15" if self.mask_propagation == "explicit" else self.mask_propagation
-            mask = compute_mask(layer, mask, propagation=rule)
-            mask = mask[0] if isinstance(mask, list | tuple) else mask
-        last = result[:outputs]
+            states.extend(result[layer.output_count :])
+            mask = None if self.mask_propagation == "keras_3.16" else mask
+            mask = _first(layer.output_mask(mask))
+        last = result[: self.output_count]
         return (*last, *states) if states or len(last) > 1 else last[0]
 
 
-def _leaving_mask(stack: Any, mask: Tensor | None) -> Any:
-    """The mask that leaves a stack: of cells as Keras's RNN has it, of layers that of the last."""
-    if stack.of_cells:
-        return of_rnn(stack, mask, 2 if stack.is_one_cell else len(stack.layers))
-    for layer in stack.layers:
-        leaving = compute_mask(layer, mask)
-        mask = leaving[0] if isinstance(leaving, list | tuple) else leaving
-    return leaving
+def are_cells(layers: Any) -> bool:
+    """Whether these are cells, or layers that can form a chain.
+
+    Raises:
+        ConfigError: a mixture, or neither; layers of which one cannot stand on the other.
+    """
+    if not isinstance(layers, list | tuple | nn.ModuleList) or len(layers) == 0:
+        raise ConfigError(
+            f"StackedLSTM: layers is {layers!r}; pass a list of LSTMCell, or of LSTM and "
+            "Bidirectional layers."
+        )
+    if all(isinstance(layer, LSTMCell) for layer in layers):
+        return True
+    for position, layer in enumerate(layers):
+        if not isinstance(layer, LSTM | Bidirectional):
+            raise ConfigError(
+                f"StackedLSTM: layer {position} is a {type(layer).__name__}; pass a list of LSTM "
+                "and Bidirectional layers, or of LSTMCell alone."
+            )
+    for position, layer in enumerate(layers[:-1]):
+        if not layer.return_sequences:
+            raise ConfigError(
+                f"StackedLSTM: layer {position} gives its last output alone, and another layer "
+                "stands above it. Build it with return_sequences=True."
+            )
+        if isinstance(layer, Bidirectional) and layer.merge_mode is None:
+            raise ConfigError(
+                f"StackedLSTM: layer {position} gives two outputs (merge_mode=None), and another "
+                "layer stands above it. Choose a merge mode."
+            )
+    return False
 
 
-RULES[StackedLSTM] = _leaving_mask
+def _first(mask: Any) -> Any:
+    """The mask of a layer's first output."""
+    return mask[0] if isinstance(mask, list | tuple) else mask

@@ -13,13 +13,11 @@ from ._configured import Configured, DType, plain_dtype
 from ._dropout import DropoutMasks
 from ._inputs import as_flag
 from ._losses import WithLosses, losses_of_slices
-from ._members import lowest_parts
 from ._recurrent import result_dtype
 from .bidirectional import Bidirectional
 from .errors import ConfigError, InputError
 from .lazy import take_features
 from .lstm import LSTM
-from .masking import RULES
 from .stacked import StackedLSTM
 
 
@@ -89,8 +87,7 @@ class TimeDistributed(Configured, WithLosses):
         self.dtype = plain_dtype(dtype)
         self.autocast = as_flag(autocast, "autocast", "TimeDistributed")
         self._input_dtype = result_dtype(dtype, "TimeDistributed")
-        first = layer.layers[0] if isinstance(layer, StackedLSTM) else layer
-        take_features(lowest_parts(first), input_shape, input_dim)
+        take_features(self.input_parts(), input_shape, input_dim)
         if not trainable:
             self.trainable = False
 
@@ -159,15 +156,24 @@ class TimeDistributed(Configured, WithLosses):
     @property
     def _several(self) -> bool:
         """Whether the layer has several results."""
-        return self.layer.return_state or getattr(self._last, "merge_mode", "") is None
-
-    @property
-    def _last(self) -> Any:
-        return self.layer.layers[-1] if isinstance(self.layer, StackedLSTM) else self.layer
+        return self.layer.return_state or self.layer.output_count > 1
 
     @property
     def _batch_axis(self) -> int:
         return 1 if self._several else 0
+
+    def input_parts(self) -> list[Any]:
+        """Those of the layer."""
+        return self.layer.input_parts()
+
+    @property
+    def output_size(self) -> int:
+        """That of the layer."""
+        return self.layer.output_size
+
+    def output_mask(self, mask: Tensor | None) -> Tensor | None:
+        """The mask as it is, whatever the layer inside does, as Keras's Wrapper has it."""
+        return mask
 
     # Weights and state
 
@@ -208,6 +214,3 @@ def _stacked(result: Any) -> Tensor:
             f"{[tuple(p.shape) for p in parts]}, which cannot be stacked. Use one output."
         )
     return torch.stack(parts)
-
-
-RULES[TimeDistributed] = lambda module, mask: mask  # as Wrapper's, whatever the layer inside does

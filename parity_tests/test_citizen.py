@@ -680,7 +680,7 @@ FLOORS = {
     "optimizers": 1, "_masks": 1, "_dropout": 1, "_engines": 1, "_native": 1,
     "_native_autograd": 1, "_inputs": 1, "files": 1,
     "_losses": 2, "_state": 2, "_recurrent": 2, "_options": 2, "lstm": 2, "cell": 2, "lazy": 2,
-    "_members": 2, "_stepwise": 2,
+    "_stepwise": 2,
     "bidirectional": 2, "masking": 2, "stacked": 2, "time_distributed": 2, "training": 2,
     "_configured": 2, "serialization": 2, "plain": 2,
     "storage": 3, "convert": 3, "saving": 3, "parity": 3, "": 3,  # "" is kerasish_lstm/__init__.py

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from kerasish_lstm import LSTM, MERGES, Bidirectional, LSTMCell, StackedLSTM
+from kerasish_lstm._masks import mask_after_rnn
 from kerasish_lstm.errors import ConfigError, InputError
-from kerasish_lstm.masking import RULES, Masking, compute_mask, embedding_mask, of_rnn
+from kerasish_lstm.masking import Masking, compute_mask, embedding_mask
 from kerasish_lstm.parity import assert_parity
 from kerasish_lstm.parity.bounds import FLOAT64
 
@@ -508,7 +509,7 @@ class Leaving:
 
     def found(self, mask: Tensor | None, propagation: Any = "keras_3.15") -> Any:
         if self.kind == "StackedLSTM":
-            return of_rnn(self, mask, 2 if isinstance(self.cells, int) else len(self.cells))
+            return mask_after_rnn(self, mask, 2 if isinstance(self.cells, int) else len(self.cells))
         layer = module_of(self.kind, self.keywords(), F)
         return compute_mask(layer, mask, propagation=propagation)
 
@@ -575,13 +576,16 @@ def test_later_keras_hands_nothing_on_in_the_same_form(case: Leaving) -> None:
     assert same(case.found(GAPS, "keras_3.16"), case.found(None))
 
 
-def test_a_new_layer_brings_its_rule(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Turned(nn.Module):
+def test_a_new_layer_brings_its_rule() -> None:
+    class Plain(nn.Module):
         """A layer that is no other."""
 
-    with pytest.raises(ConfigError, match=r"a Turned has no rule; these have one: LSTM, Bidirec"):
-        compute_mask(Turned(), GAPS)
-    monkeypatch.setitem(RULES, Turned, lambda module, mask: mask)
+    class Turned(Plain):
+        def output_mask(self, mask: Tensor | None) -> Tensor | None:
+            return mask
+
+    with pytest.raises(ConfigError, match="a Plain has no rule; LSTM, Bidirectional, StackedLSTM"):
+        compute_mask(Plain(), GAPS)
     assert compute_mask(Turned(), GAPS) is GAPS
     assert compute_mask(Turned(), GAPS, propagation="keras_3.16") is None
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from kerasish_lstm import StackedLSTM, TimeDistributed, _engines, _state, stacked
+from kerasish_lstm import LSTM, StackedLSTM, TimeDistributed, _engines, _state, stacked
 from kerasish_lstm._recurrent import Recurrent
 
 from .. import test_regularized, test_stacked, test_time_distributed
@@ -130,7 +130,7 @@ def inner_outputs_held_at_masked_steps(patch: Patch) -> None:
 
 
 def mask_that_ends_at_the_first_layer(patch: Patch) -> None:
-    patch.setattr(stacked, "compute_mask", lambda *args, **kwargs: None)
+    patch.setattr(LSTM, "output_mask", lambda layer, mask: None)
 
 
 # TimeDistributed
