@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -10,8 +9,7 @@ import torch
 from torch import Tensor
 
 from ._engines import LSTMState
-from .config import is_flag
-from .errors import ConfigError, InputError, StateError, WeightMismatch
+from .errors import InputError, StateError, WeightMismatch
 
 Label = Callable[[], str]  # what errors call a layer; composing it at each call would cost time
 InitialState = LSTMState | Sequence[Tensor]
@@ -145,54 +143,6 @@ def as_dtype(value: Any, dtype: torch.dtype | None) -> Any:
     if dtype is not None and isinstance(value, list | tuple):
         return [as_dtype(one, dtype) for one in value]
     return value
-
-
-def features_of(input_shape: Any, input_dim: Any, kind: str) -> int | None:
-    """F of Keras's ``input_shape=(..., F)`` or ``input_dim=F``; None where neither says it.
-
-    Raises:
-        ConfigError: no shape, or one whose last entry is neither a positive integer nor None.
-    """
-    if input_dim is not None:
-        input_shape = (input_dim,)
-    if input_shape is None:
-        return None
-    shape = tuple(input_shape) if isinstance(input_shape, list | tuple | torch.Size) else ()
-    sizes = [n for n in shape if n is not None]
-    if not shape or any(
-        isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1 for n in sizes
-    ):
-        given = f"input_shape={input_shape!r}" if input_dim is None else f"input_dim={input_dim!r}"
-        raise ConfigError(
-            f"{kind}: {given} is not possible; pass the shape of one example as a tuple of "
-            "positive integers (None where a size is open), the features last."
-        )
-    return None if shape[-1] is None else int(shape[-1])
-
-
-def check_features(input_size: int, input_shape: Any, input_dim: Any, kind: str) -> None:
-    """Refuse an ``input_shape`` or ``input_dim`` that contradicts the input size.
-
-    Raises:
-        ConfigError: another number of features, or no shape.
-    """
-    features = features_of(input_shape, input_dim, kind)
-    if features not in (None, input_size):
-        raise ConfigError(
-            f"{kind}: input_shape or input_dim says {features} features and input_size={input_size}"
-            " says otherwise. Pass input_size alone."
-        )
-
-
-def as_flag(value: Any, keyword: str, kind: str) -> bool:
-    """A flag as the caller gave it.
-
-    Raises:
-        ConfigError: neither True, False, 1 nor 0.
-    """
-    if not is_flag(value):
-        raise ConfigError(f"{kind}: {keyword}={value!r} is a flag; pass True or False.")
-    return bool(value)
 
 
 def as_arrays(weights: Any, label: str) -> list[Any]:

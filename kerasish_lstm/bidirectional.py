@@ -13,12 +13,13 @@ from torch import Tensor
 from ._configured import Configured, DType, plain_dtype
 from ._dropout import DropoutMasks
 from ._engines import LSTMState, dynamo_watches
-from ._inputs import Mask, as_arrays, as_dtype, as_flag
+from ._inputs import Mask, as_arrays, as_dtype
 from ._losses import WithLosses
 from ._native_autograd import native
 from ._recurrent import is_hooked, result_dtype
 from ._state import check_states, of_one_batch
 from .errors import ConfigError, InputError, WeightMismatch
+from .keywords import as_flag, checked_name
 from .lazy import LazyLSTM, take_features
 from .lstm import LSTM
 
@@ -100,10 +101,7 @@ class Bidirectional(Configured, WithLosses):
                 f"Bidirectional: merge_mode={merge_mode!r} is not possible; allowed are "
                 f"{', '.join(map(repr, MERGES))} and None (both outputs)."
             )
-        if name is not None and (not isinstance(name, str) or "/" in name):
-            raise ConfigError(
-                f"Bidirectional: name={name!r} is not possible; pass a string without '/'."
-            )
+        name = checked_name(name, "Bidirectional")
         self.forward_layer = _fresh(layer, "forward", go_backwards=layer.go_backwards)
         if backward_layer is None:
             backward_layer = _fresh(layer, "backward", go_backwards=True)

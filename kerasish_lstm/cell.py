@@ -12,10 +12,11 @@ from torch import Tensor
 from ._configured import Device, DType
 from ._dropout import NO_PLAN, DropoutMasks
 from ._engines import LSTMState, input_product, lstm_step
-from ._inputs import InitialState, as_flag, as_real, as_state, check_features
+from ._inputs import InitialState, as_real, as_state
 from ._recurrent import Recurrent
 from .config import Activation, DropoutStyle, LSTMConfig
 from .errors import InputError
+from .keywords import as_flag, check_features
 
 
 class LSTMCell(Recurrent):

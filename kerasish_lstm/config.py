@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, get_args
 
 from .errors import ConfigError
+from .keywords import as_flag, checked_name
 
 Activation = str | Callable[..., Any]
 DropoutStyle = Literal["keras", "keras_3.0", "tf_keras", "keras_2"]
@@ -225,10 +226,7 @@ class LSTMConfig:
                     "kerasish_lstm.ACTIVATIONS, or a callable on tensors of shape (B, units)."
                 )
         for field in _FLAGS:
-            value = getattr(self, field)
-            if not is_flag(value):
-                raise ConfigError(f"LSTM: {field}={value!r} is a flag; pass True or False.")
-            fix(field, bool(value))
+            fix(field, as_flag(getattr(self, field), field, "LSTM"))
         for field in ("dropout", "recurrent_dropout"):
             rate: Any = getattr(self, field)
             if isinstance(rate, bool) or not isinstance(rate, numbers.Real) or math.isnan(rate):
@@ -260,10 +258,7 @@ class LSTMConfig:
         if self.seed is not None and not -(2**63) <= self.seed < 2**63:
             raise ConfigError(f"LSTM: seed={self.seed!r} is too large; it must fit 64 bits.")
         fix("seed", None if self.seed is None else int(self.seed))
-        if self.name is not None and (not isinstance(self.name, str) or "/" in self.name):
-            raise ConfigError(
-                f"LSTM: name={self.name!r} is not possible; pass a string without '/'."
-            )
+        checked_name(self.name, "LSTM")
 
     def replace(self, **changes: Any) -> LSTMConfig:
         """A copy with some keywords changed, checked as at construction."""
@@ -361,12 +356,6 @@ class LSTMConfig:
             return cls(**values)
         except ConfigError as error:
             raise ConfigError(f"{label}: {str(error).removeprefix('LSTM: ')}") from error
-
-
-def is_flag(value: Any) -> bool:
-    """Whether it is True or False, or the 1 or 0 that some configs have instead."""
-    is_number = isinstance(value, numbers.Number) or type(value).__name__ in ("bool", "bool_")
-    return is_number and value in (0, 1)
 
 
 def keras_generation(version: str) -> int:

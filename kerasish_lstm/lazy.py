@@ -11,11 +11,11 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedParameter, is_lazy
 
 from ._engines import TorchLSTM
-from ._inputs import check_features, features_of
 from ._options import CellOptions, LSTMOptions
 from ._recurrent import Recurrent
 from .cell import LSTMCell
 from .errors import InputError
+from .keywords import check_features, features_of
 from .lstm import LSTM, Output, WithState
 
 

@@ -11,15 +11,7 @@ from torch import Tensor
 from ._configured import Device, DType
 from ._dropout import NO_PLAN, DropoutMasks
 from ._engines import LSTMState, dynamo_watches, why_not_native
-from ._inputs import (
-    InitialState,
-    Mask,
-    as_mask,
-    as_sequence,
-    as_state,
-    as_stored,
-    check_features,
-)
+from ._inputs import InitialState, Mask, as_mask, as_sequence, as_state, as_stored
 from ._masks import compact, last_output, mask_after_rnn, spread
 from ._native import DTYPES, Quick, Recurrence
 from ._native_autograd import Traced, differentiable
@@ -28,6 +20,7 @@ from ._recurrent import Recurrent, is_hooked
 from ._state import Stateful
 from .config import Activation, DropoutStyle, LSTMConfig
 from .errors import EngineError, StateError
+from .keywords import check_features
 
 Output = TypeVar("Output")
 WithState = tuple[Tensor, Tensor, Tensor]

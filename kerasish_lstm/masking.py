@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ._inputs import Mask
 from .errors import ConfigError, InputError
+from .keywords import checked_name
 
 if TYPE_CHECKING:
     from .lstm import LSTM
@@ -73,8 +74,7 @@ class Masking(nn.Module):
                 f"Masking: dtype={dtype!r} is not a floating-point torch.dtype, such as "
                 "torch.float32; None keeps the input's."
             )
-        if name is not None and (not isinstance(name, str) or "/" in name):
-            raise ConfigError(f"Masking: name={name!r} is not possible; pass a string without '/'.")
+        name = checked_name(name, "Masking")
         # Neither parameter nor buffer: .half() would round it, and Keras's layer has no weights.
         self._value = _as_tensor(mask_value)
         given = not isinstance(mask_value, Tensor | Mapping)

@@ -26,7 +26,6 @@ from torch import nn
 
 from . import constraints, initializers, regularizers
 from ._configured import Device, DType, Target
-from ._inputs import as_flag, check_features
 from ._objects import serialize
 from ._recurrent import MIXED, Recurrent, recurrent_parts, result_dtype
 from .bidirectional import Bidirectional
@@ -41,6 +40,7 @@ from .config import (
     policy_name,
 )
 from .errors import ConfigError
+from .keywords import as_flag, check_features
 from .lazy import LazyLSTM, LazyLSTMCell
 from .lstm import LSTM
 from .stacked import FLAGS, StackedLSTM

@@ -14,16 +14,7 @@ from torch.nn.parameter import is_lazy
 from ._configured import Configured, DType, plain_dtype
 from ._dropout import DropoutMasks, on_input
 from ._engines import LSTMState
-from ._inputs import (
-    Mask,
-    as_arrays,
-    as_dtype,
-    as_flag,
-    as_mask,
-    as_sequence,
-    as_state,
-    as_stored,
-)
+from ._inputs import Mask, as_arrays, as_dtype, as_mask, as_sequence, as_state, as_stored
 from ._losses import WithLosses
 from ._masks import cleared, compact, last_output, mask_after_rnn, spread
 from ._recurrent import MIXED, result_dtype, stored_dtype
@@ -32,6 +23,7 @@ from ._stepwise import Run, record_losses, run_of
 from .bidirectional import Bidirectional
 from .cell import LSTMCell
 from .errors import ConfigError, InputError, StateError, WeightMismatch
+from .keywords import as_flag, checked_name
 from .lazy import learn, take_features
 from .lstm import LSTM
 
@@ -126,10 +118,7 @@ class StackedLSTM(Configured, Stateful, WithLosses):
         }
         self.autocast = as_flag(autocast, "autocast", "StackedLSTM")
         self._take_dtype(dtype)
-        if name is not None and (not isinstance(name, str) or "/" in name):
-            raise ConfigError(
-                f"StackedLSTM: name={name!r} is not possible; pass a string without '/'."
-            )
+        name = checked_name(name, "StackedLSTM")
         given = self._flags | {"dtype": self.dtype, "activity_regularizer": activity_regularizer}
         own = {k: v for k, v in given.items() if v} | ({} if self.autocast else {"autocast": False})
         if not self.of_cells and own:

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ._configured import Configured, DType, plain_dtype
 from ._dropout import DropoutMasks
-from ._inputs import as_flag
 from ._losses import WithLosses, losses_of_slices
 from ._recurrent import result_dtype
 from .bidirectional import Bidirectional
 from .errors import ConfigError, InputError
+from .keywords import as_flag, checked_name
 from .lazy import take_features
 from .lstm import LSTM
 from .stacked import StackedLSTM
@@ -76,10 +76,7 @@ class TimeDistributed(Configured, WithLosses):
                 "TimeDistributed: the layer returns sequences and states, whose shapes differ; "
                 "Keras cannot stack them either. Build it with return_state=False."
             )
-        if name is not None and (not isinstance(name, str) or "/" in name):
-            raise ConfigError(
-                f"TimeDistributed: name={name!r} is not possible; pass a string without '/'."
-            )
+        name = checked_name(name, "TimeDistributed")
         self.layer = layer
         self._regularize_activity(activity_regularizer)
         self.activity_regularizer = activity_regularizer
