@@ -20,18 +20,18 @@ import torch
 from torch import nn
 
 from . import files
-from ._configured import Target
 from ._engines import LSTMState
-from ._recurrent import Recurrent, recurrent_parts
-from .bidirectional import Bidirectional
-from .cell import LSTMCell
 from .config import LSTMConfig
 from .errors import ConfigError, FileFormatError, KerasishError, NotBuiltError
-from .lstm import LSTM
+from .layers.base import Target
+from .layers.bidirectional import Bidirectional
+from .layers.cell import LSTMCell
+from .layers.lstm import LSTM
+from .layers.parameters import Recurrent, recurrent_parts
+from .layers.stacked import StackedLSTM
+from .layers.time_distributed import TimeDistributed
 from .serialization import keras_class, of_a_file
-from .stacked import StackedLSTM
 from .storage import Module
-from .time_distributed import TimeDistributed
 
 # Each Keras has one hard_sigmoid. The other generation's goes there as a function of this name,
 # which LSTMConfig.from_keras knows again.

@@ -25,14 +25,14 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from ._losses import WithLosses
-from ._recurrent import Recurrent
-from .bidirectional import Bidirectional
-from .cell import LSTMCell
 from .config import LSTMConfig
 from .errors import ConfigError
-from .lstm import LSTM
-from .stacked import StackedLSTM
+from .layers.bidirectional import Bidirectional
+from .layers.cell import LSTMCell
+from .layers.losses import WithLosses
+from .layers.lstm import LSTM
+from .layers.parameters import Recurrent
+from .layers.stacked import StackedLSTM
 
 Plain: TypeAlias = nn.LSTM | nn.LSTMCell
 

@@ -27,11 +27,6 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from torch import nn
 
-from ._configured import Target
-from ._recurrent import Recurrent, recurrent_parts
-from ._state import Stateful
-from .bidirectional import Bidirectional
-from .cell import LSTMCell
 from .config import policy_name
 from .errors import ConfigError
 from .files._tree import numbered, snake_case
@@ -44,12 +39,17 @@ from .files._write import (
     write_legacy,
     write_weights,
 )
-from .lstm import LSTM
+from .layers.base import Target
+from .layers.bidirectional import Bidirectional
+from .layers.cell import LSTMCell
+from .layers.lstm import LSTM
+from .layers.parameters import Recurrent, recurrent_parts
+from .layers.stacked import StackedLSTM
+from .layers.state import Stateful
+from .layers.time_distributed import TimeDistributed
 from .plain import from_torch
 from .serialization import Writer, keras_class, policy_of, repeats_at_masked_steps
-from .stacked import StackedLSTM
 from .storage import MODULES
-from .time_distributed import TimeDistributed
 
 Format: TypeAlias = Literal["keras", "weights", "h5"]
 KerasTarget: TypeAlias = Literal["keras3", "keras", "tf_keras"]

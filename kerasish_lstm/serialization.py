@@ -25,11 +25,7 @@ import numpy as np
 from torch import nn
 
 from . import constraints, initializers, regularizers
-from ._configured import Device, DType, Target
 from ._objects import serialize
-from ._recurrent import MIXED, Recurrent, recurrent_parts, result_dtype
-from .bidirectional import Bidirectional
-from .cell import LSTMCell
 from .config import (
     LAYER_ONLY,
     LSTMConfig,
@@ -41,10 +37,14 @@ from .config import (
 )
 from .errors import ConfigError
 from .keywords import as_flag, check_features
-from .lazy import LazyLSTM, LazyLSTMCell
-from .lstm import LSTM
-from .stacked import FLAGS, StackedLSTM
-from .time_distributed import TimeDistributed
+from .layers.base import Device, DType, Target
+from .layers.bidirectional import Bidirectional
+from .layers.cell import LSTMCell
+from .layers.lazy import LazyLSTM, LazyLSTMCell
+from .layers.lstm import LSTM
+from .layers.parameters import MIXED, Recurrent, recurrent_parts, result_dtype
+from .layers.stacked import FLAGS, StackedLSTM
+from .layers.time_distributed import TimeDistributed
 
 # The name that a target gives an activation of kerasish_lstm.ACTIVATIONS, where it has one.
 _KERAS = {"swish": "silu", "hard_swish": "hard_silu"}

@@ -30,20 +30,20 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
-from ._configured import Device
-from ._recurrent import Recurrent, recurrent_parts
 from ._version import __version__
-from .bidirectional import Bidirectional
-from .cell import LSTMCell
 from .config import mappings
 from .errors import ConfigError, FileFormatError, WeightMismatch
 from .files import must_be_a_file
 from .files._open import parse_json
 from .files._write import replacing
-from .lstm import LSTM
+from .layers.base import Device
+from .layers.bidirectional import Bidirectional
+from .layers.cell import LSTMCell
+from .layers.lstm import LSTM
+from .layers.parameters import Recurrent, recurrent_parts
+from .layers.stacked import MaskPropagation, StackedLSTM
+from .layers.time_distributed import TimeDistributed
 from .serialization import Writer, from_config
-from .stacked import MaskPropagation, StackedLSTM
-from .time_distributed import TimeDistributed
 
 Module = LSTM[Any] | LSTMCell | Bidirectional | StackedLSTM | TimeDistributed
 MODULES = LSTM, LSTMCell, Bidirectional, StackedLSTM, TimeDistributed

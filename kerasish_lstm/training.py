@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ._losses import accumulate_losses, regularization_loss
-from ._recurrent import Recurrent
 from .errors import ConfigError
+from .layers.losses import accumulate_losses, regularization_loss
+from .layers.parameters import Recurrent
 
 __all__ = ["accumulate_losses", "constrain", "regularization_loss"]
 

@@ -34,8 +34,8 @@ def layers(library: str) -> dict[str, Any]:
 def compared(library: str) -> dict[str, tuple[float, str]]:
     """By layer: the largest error, and what is said when one weight is moved by a thousandth."""
     from kerasish_lstm import from_keras
-    from kerasish_lstm._recurrent import recurrent_parts
     from kerasish_lstm.errors import ParityError
+    from kerasish_lstm.layers.parameters import recurrent_parts
     from kerasish_lstm.parity import assert_same_as_keras
 
     found = {}

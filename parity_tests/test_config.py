@@ -28,7 +28,7 @@ from kerasish_lstm import (
 from kerasish_lstm.config import KERAS_1, detected_version
 from kerasish_lstm.convert import register_keras_objects
 from kerasish_lstm.errors import ConfigError
-from kerasish_lstm.lazy import LazyLSTMCell
+from kerasish_lstm.layers.lazy import LazyLSTMCell
 from kerasish_lstm.parity import assert_parity
 from kerasish_lstm.serialization import keras_class
 

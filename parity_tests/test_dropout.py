@@ -233,7 +233,7 @@ def test_plain_input_dropout_stays_on_the_fused_engine(monkeypatch: pytest.Monke
     def refuse(*_: Any) -> None:
         raise AssertionError("the scan ran")
 
-    monkeypatch.setattr("kerasish_lstm._recurrent.scan", refuse)
+    monkeypatch.setattr("kerasish_lstm.layers.parameters.scan", refuse)
     layer: LSTM = LSTM(F, U, dropout=0.5, use_cudnn=True)
     assert layer.engine == "fused"
     layer(torch.zeros(B, T, F)).sum().backward()

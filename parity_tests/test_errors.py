@@ -33,7 +33,6 @@ from kerasish_lstm import (
     regularizers,
     to_keras,
 )
-from kerasish_lstm._options import LSTMOptions
 from kerasish_lstm.errors import (
     ConfigError,
     EngineError,
@@ -41,6 +40,7 @@ from kerasish_lstm.errors import (
     KerasishError,
     WeightMismatch,
 )
+from kerasish_lstm.layers.options import LSTMOptions
 from kerasish_lstm.parity import assert_parity, oracle
 from kerasish_lstm.parity.bounds import FLOAT64
 
@@ -512,7 +512,7 @@ def test_use_cudnn_false_never_runs_torch_s_lstm(
 def test_the_default_activations_never_run_the_scan(
     call: dict[str, bool], use_cudnn: Any, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kerasish_lstm._recurrent.scan", refuse)
+    monkeypatch.setattr("kerasish_lstm.layers.parameters.scan", refuse)
     monkeypatch.setattr("kerasish_lstm._engines.lstm_step", refuse)
     options = {k: call[k] for k in ("return_state", "stateful")}
     run(layer_of(use_cudnn=use_cudnn, **options), call, device)

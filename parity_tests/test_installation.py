@@ -46,7 +46,7 @@ def test_a_layer_is_imported_without_what_it_does_not_need() -> None:
         "print(*sorted(set(sys.modules) - before))"
     )
     imported = python(code, cwd=ROOT).split()
-    assert "kerasish_lstm.lstm" in imported
+    assert "kerasish_lstm.layers.lstm" in imported
     heavy = {"torch._dynamo", "torch._inductor", "h5py", "safetensors", "rich", "typer", "keras"}
     assert not heavy & set(imported)
 
@@ -90,7 +90,7 @@ def test_public_names_are_found_and_others_are_not() -> None:
         from kerasish_lstm import GRU  # type: ignore[attr-defined]  # noqa: F401
 
 
-@pytest.mark.parametrize("module", ["config", "weights", "parity", "lstm"])
+@pytest.mark.parametrize("module", ["config", "weights", "parity", "layers"])
 def test_modules_are_attributes_as_they_were(module: str) -> None:
     python(f"import kerasish_lstm; print(kerasish_lstm.{module}.__name__)", cwd=ROOT)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from kerasish_lstm import LSTM, MERGES, Bidirectional, LSTMCell, StackedLSTM
 from kerasish_lstm._masks import mask_after_rnn
 from kerasish_lstm.errors import ConfigError, InputError
-from kerasish_lstm.masking import Masking, compute_mask, embedding_mask
+from kerasish_lstm.layers.masking import Masking, compute_mask, embedding_mask
 from kerasish_lstm.parity import assert_parity
 from kerasish_lstm.parity.bounds import FLOAT64
 

@@ -965,7 +965,10 @@ def renormed() -> nn.LSTM:
 REFUSED: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     "a GRU": (lambda: nn.GRU(F, U), ("a torch.nn.modules.rnn.GRU is neither", "Pass one of those")),
     "no module": (lambda: "lstm", ("a builtins.str is neither a torch.nn.LSTM",)),
-    "an LSTM of this package": (lambda: LSTM(F, U), ("a kerasish_lstm.lstm.LSTM is neither",)),
+    "an LSTM of this package": (
+        lambda: LSTM(F, U),
+        ("a kerasish_lstm.layers.lstm.LSTM is neither",),
+    ),
     "a subclass": (lambda: Mine(F, U), ("nn.Mine(3, 2)", "forward of its own", "its state dict")),
     "a projection": (
         lambda: nn.LSTM(F, V, proj_size=U),

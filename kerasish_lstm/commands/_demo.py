@@ -16,13 +16,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from .._recurrent import recurrent_parts
 from .._version import __version__
 from ..config import LSTMConfig
 from ..convert import read_layers
 from ..errors import ConfigError, FileFormatError, NotBuiltError
 from ..files import FileLayer
-from ..lstm import LSTM
+from ..layers.lstm import LSTM
+from ..layers.parameters import recurrent_parts
 from ..parity import bounds, oracle
 from ..parity.trials import bound_of, has_keras, in_float64, run, run_keras, trials
 from ._console import errors_end_it, escape

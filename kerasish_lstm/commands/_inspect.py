@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
-from .._recurrent import recurrent_parts
-from ..bidirectional import Bidirectional
+from ..layers.bidirectional import Bidirectional
+from ..layers.parameters import recurrent_parts
+from ..layers.stacked import StackedLSTM
+from ..layers.time_distributed import TimeDistributed
 from ..parity import certificate
 from ..parity.trials import input_size
-from ..stacked import StackedLSTM
 from ..storage import Module
-from ..time_distributed import TimeDistributed
 from ._sources import Source
 
 _FLAGS = (

@@ -22,18 +22,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._recurrent import DTYPES, Recurrent
-from ..bidirectional import Bidirectional
-from ..cell import LSTMCell
 from ..config import LSTMConfig
 from ..errors import ConfigError, FileFormatError
 from ..files import must_be_a_file
 from ..files._open import Budget
-from ..lstm import LSTM
+from ..layers.bidirectional import Bidirectional
+from ..layers.cell import LSTMCell
+from ..layers.lstm import LSTM
+from ..layers.parameters import DTYPES, Recurrent
+from ..layers.stacked import StackedLSTM
+from ..layers.time_distributed import TimeDistributed
 from ..plain import from_torch, to_torch, why_not_torch
-from ..stacked import StackedLSTM
 from ..storage import Module
-from ..time_distributed import TimeDistributed
 from . import _pickles
 
 _LAYERED = re.compile(r"(?:weight|bias)_(?:ih|hh|hr)_l\d+(?:_reverse)?\Z")

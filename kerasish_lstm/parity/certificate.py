@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ..cell import LSTMCell
 from ..errors import FileFormatError, KerasishError
+from ..layers.cell import LSTMCell
+from ..layers.time_distributed import TimeDistributed
 from ..storage import Module
-from ..time_distributed import TimeDistributed
 from .trials import input_size, quiet, run_keras, trials
 
 LIMIT = 2**20  # bytes of arrays in one file

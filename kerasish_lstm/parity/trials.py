@@ -13,14 +13,14 @@ import numpy as np
 import torch
 
 from .._engines import LSTMState
-from .._recurrent import recurrent_parts
-from .._state import Stateful
-from ..cell import LSTMCell
 from ..convert import to_keras
 from ..errors import ConfigError, KerasishError
-from ..stacked import StackedLSTM
+from ..layers.cell import LSTMCell
+from ..layers.parameters import recurrent_parts
+from ..layers.stacked import StackedLSTM
+from ..layers.state import Stateful
+from ..layers.time_distributed import TimeDistributed
 from ..storage import Module
-from ..time_distributed import TimeDistributed
 from . import bounds
 
 

@@ -20,7 +20,7 @@ from kerasish_lstm import (
     StackedLSTM,
     TimeDistributed,
 )
-from kerasish_lstm._recurrent import recurrent_parts
+from kerasish_lstm.layers.parameters import recurrent_parts
 from kerasish_lstm.parity import oracle
 from kerasish_lstm.parity.bounds import FLOAT64, error
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from kerasish_lstm import Bidirectional, bidirectional
+from kerasish_lstm import Bidirectional
 from kerasish_lstm.errors import ParityError
+from kerasish_lstm.layers import bidirectional
 
 from ..test_bidirectional import Both
 from ..test_bidirectional import test_float64_equals_the_equations as the_suites_test

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from kerasish_lstm import _engines, _masks, _recurrent, activations, lstm, weights
+from kerasish_lstm import _engines, _masks, activations, weights
 from kerasish_lstm.errors import ParityError
+from kerasish_lstm.layers import lstm, parameters
 
 from ..cases import Case
 from ..test_parity import test_float64_equals_the_oracle as the_suites_test
@@ -58,25 +59,25 @@ def missing_transpose(patch: Patch) -> None:
 
 
 def doubled_bias(patch: Patch) -> None:
-    load = _recurrent.Recurrent._load
+    load = parameters.Recurrent._load
 
     def twice(self: Any, *args: Any, **kwargs: Any) -> None:
         load(self, *args, **kwargs)
         if self.config.use_bias:
             self.lstm.bias_hh_l0.copy_(self.lstm.bias_ih_l0.detach())
 
-    patch.setattr(_recurrent.Recurrent, "_load", twice)
+    patch.setattr(parameters.Recurrent, "_load", twice)
 
 
 def h_and_c_swapped(patch: Patch) -> None:
     for name in ("fused", "scan"):
-        engine = getattr(_recurrent, name)
+        engine = getattr(parameters, name)
 
         def swapped(*args: Any, engine: Any = engine) -> Any:
             y, (h, c) = engine(*args)
             return y, _engines.LSTMState(c, h)
 
-        patch.setattr(_recurrent, name, swapped)
+        patch.setattr(parameters, name, swapped)
 
 
 def initial_h_and_c_swapped(patch: Patch) -> None:
@@ -130,7 +131,7 @@ def final_state_of_the_last_step(patch: Patch) -> None:
     def careless(lstm_: Any, x: Any, state: Any, lengths: Any, final_state: bool) -> Any:
         return _engines.fused(lstm_, x, state, None, final_state)
 
-    patch.setattr(_recurrent, "fused", careless)
+    patch.setattr(parameters, "fused", careless)
 
 
 def hard_sigmoid_of_the_other_version(patch: Patch) -> None:

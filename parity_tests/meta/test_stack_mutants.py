@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from kerasish_lstm import LSTM, StackedLSTM, TimeDistributed, _engines, _state, stacked
-from kerasish_lstm._recurrent import Recurrent
+from kerasish_lstm import LSTM, StackedLSTM, TimeDistributed, _engines
+from kerasish_lstm.layers import stacked, state
+from kerasish_lstm.layers.parameters import Recurrent
 
 from .. import test_regularized, test_stacked, test_time_distributed
 from ..test_regularized import Call
@@ -167,7 +168,7 @@ def mask_of_the_first_slice_for_all(patch: Patch) -> None:
 
 
 def state_not_carried(patch: Patch) -> None:
-    patch.setattr(_state.Stateful, "_stored", lambda *args: None)
+    patch.setattr(state.Stateful, "_stored", lambda *args: None)
 
 
 def state_carried_without_being_asked(patch: Patch) -> None:

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from kerasish_lstm import _dropout, _engines, _losses, _recurrent, initializers, regularizers
+from kerasish_lstm import _dropout, _engines, initializers, regularizers
+from kerasish_lstm.layers import losses as layer_losses
+from kerasish_lstm.layers import parameters
 
 from .. import test_citizen, test_dropout, test_parity, test_regularized
 from ..cases import Case
@@ -22,7 +24,7 @@ from ..test_regularized import Call, Run
 Patch = pytest.MonkeyPatch
 Mutant = Callable[[Patch], None]
 Check = Callable[[], None]
-Layer = _recurrent.Recurrent
+Layer = parameters.Recurrent
 
 CPU = torch.device("cpu")
 one_thread = test_regularized.one_thread  # the fixture, for this file too
@@ -71,7 +73,7 @@ def a_mask_a_step(patch: Patch) -> None:
         steps = [masks.input.roll(t, 0) for t in range(x.shape[1])]
         return x * torch.stack(steps, 1), masks._replace(input=None)
 
-    patch.setattr(_recurrent, "on_input", on_input)
+    patch.setattr(parameters, "on_input", on_input)
 
 
 def permuted(field: str) -> Mutant:
@@ -120,17 +122,17 @@ def recurrent_mask_of_the_first_step(patch: Patch) -> None:
         later, state = _engines.scan(lstm, x[:, 1:], state, lengths - first, *functions)
         return torch.cat([y, later], 1), state
 
-    patch.setattr(_recurrent, "scan", scan)
+    patch.setattr(parameters, "scan", scan)
 
 
 def given_masks_not_scaled(patch: Patch) -> None:
-    prepared = _recurrent.prepared
+    prepared = parameters.prepared
 
     def bare(*args: Any) -> Any:
         masks = prepared(*args)
         return type(masks)(*(None if m is None else (m != 0).to(m.dtype) for m in masks))
 
-    patch.setattr(_recurrent, "prepared", bare)
+    patch.setattr(parameters, "prepared", bare)
 
 
 def drawn_masks_not_scaled(patch: Patch) -> None:
@@ -153,47 +155,47 @@ def masks_of_steps_not_reversed(patch: Patch) -> None:
 
 
 def activity_of_the_output_alone(patch: Patch) -> None:
-    tensors = _losses._tensors
-    patch.setattr(_losses, "_tensors", lambda result: [next(tensors(result))])
+    tensors = layer_losses._tensors
+    patch.setattr(layer_losses, "_tensors", lambda result: [next(tensors(result))])
 
 
 def activity_not_divided(patch: Patch) -> None:
-    patch.setattr(_losses, "_divide", lambda loss, batch: loss)
+    patch.setattr(layer_losses, "_divide", lambda loss, batch: loss)
 
 
 def activity_of_every_call(patch: Patch) -> None:
     """As if all calls were in one span."""
-    patch.setattr(_losses._Recording, "token", property(lambda self: "one"))
+    patch.setattr(layer_losses._Recording, "token", property(lambda self: "one"))
 
 
 def activity_inside_time_distributed(patch: Patch) -> None:
     """As if the layer inside were called like any other."""
-    patch.setattr(_losses._Recording, "dropped", property(lambda self: None))
-    patch.setattr(_losses._Recording, "slices", property(lambda self: 1))
+    patch.setattr(layer_losses._Recording, "dropped", property(lambda self: None))
+    patch.setattr(layer_losses._Recording, "slices", property(lambda self: 1))
 
 
 def weight_losses_first(patch: Patch) -> None:
-    of = _losses.WithLosses.losses.fget
+    of = layer_losses.WithLosses.losses.fget
 
     def losses(self: Any) -> Any:
         found = of(self)
         return found[1:] + found[:1]
 
-    patch.setattr(_losses.WithLosses, "losses", property(losses))
+    patch.setattr(layer_losses.WithLosses, "losses", property(losses))
 
 
 def directions_in_the_other_order(patch: Patch) -> None:
-    below = _losses._below
-    patch.setattr(_losses, "_below", lambda module: reversed(list(below(module))))
+    below = layer_losses._below
+    patch.setattr(layer_losses, "_below", lambda module: reversed(list(below(module))))
 
 
 def in_the_order_of_torch(patch: Patch) -> None:
     """Each layer before those inside it, the first before the second, on every floor."""
 
     def collected(module: Any) -> Any:
-        return (m for m in module.modules() if isinstance(m, _losses.WithLosses))
+        return (m for m in module.modules() if isinstance(m, layer_losses.WithLosses))
 
-    patch.setattr(_losses, "_collected", collected)
+    patch.setattr(layer_losses, "_collected", collected)
 
 
 def frozen_weights_regularized(patch: Patch) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypedDict
 
-from ._configured import Device, DType
-from .config import Activation, DropoutStyle
+from ..config import Activation, DropoutStyle
+from .base import Device, DType
 
 
 class CellOptions(TypedDict, total=False):

@@ -21,10 +21,9 @@ from torch.nn.modules.module import (
 from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
-from . import activations, constraints, initializers, regularizers
-from ._configured import Configured, Device, DType, plain_dtype
-from ._dropout import NO_DROPOUT, NO_PLAN, DropoutMasks, DropoutPlan, on_input, prepared
-from ._engines import (
+from .. import activations, constraints, initializers, regularizers
+from .._dropout import NO_DROPOUT, NO_PLAN, DropoutMasks, DropoutPlan, on_input, prepared
+from .._engines import (
     CastLSTM,
     LSTMState,
     TorchLSTM,
@@ -34,14 +33,15 @@ from ._engines import (
     why_not_fused,
     why_not_native,
 )
-from ._inputs import as_arrays
-from ._losses import WithLosses
-from ._native import DTYPES as NATIVE_DTYPES
-from ._native import Pack, Recurrence, warn_if_not_built, why_not_call, why_not_library
-from ._native_autograd import Call, native, weights_of
-from .config import LSTMConfig
-from .errors import ConfigError, InputError, WeightMismatch
-from .weights import LSTMWeights, relayout
+from .._native import DTYPES as NATIVE_DTYPES
+from .._native import Pack, Recurrence, warn_if_not_built, why_not_call, why_not_library
+from .._native_autograd import Call, native, weights_of
+from ..config import LSTMConfig
+from ..errors import ConfigError, InputError, WeightMismatch
+from ..weights import LSTMWeights, relayout
+from .base import Configured, Device, DType, plain_dtype
+from .inputs import as_arrays
+from .losses import WithLosses
 
 DTYPES: dict[str, torch.dtype] = {
     "float16": torch.float16,

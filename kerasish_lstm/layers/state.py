@@ -8,8 +8,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ._engines import LSTMState
-from .errors import InputError, StateError
+from .._engines import LSTMState
+from ..errors import InputError, StateError
 
 
 class Stateful(nn.Module):

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._engines import LSTMState
-from .errors import InputError, StateError, WeightMismatch
+from .._engines import LSTMState
+from ..errors import InputError, StateError, WeightMismatch
 
 Label = Callable[[], str]  # what errors call a layer; composing it at each call would cost time
 InitialState = LSTMState | Sequence[Tensor]

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._configured import Configured, DType, plain_dtype
-from ._dropout import DropoutMasks
-from ._losses import WithLosses, losses_of_slices
-from ._recurrent import result_dtype
+from .._dropout import DropoutMasks
+from ..errors import ConfigError, InputError
+from ..keywords import as_flag, checked_name
+from .base import Configured, DType, plain_dtype
 from .bidirectional import Bidirectional
-from .errors import ConfigError, InputError
-from .keywords import as_flag, checked_name
 from .lazy import take_features
+from .losses import WithLosses, losses_of_slices
 from .lstm import LSTM
+from .parameters import result_dtype
 from .stacked import StackedLSTM
 
 

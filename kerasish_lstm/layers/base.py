@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .config import policy_name
+from ..config import policy_name
 
 
 class Policy(Protocol):
@@ -101,7 +101,7 @@ class Configured(nn.Module):
         Each Keras has one ``hard_sigmoid``; that of the other generation comes as a function that
         :func:`kerasish_lstm.register_keras_objects` makes known to it.
         """
-        from .serialization import get_config
+        from ..serialization import get_config
 
         return get_config(self, target)
 
@@ -133,7 +133,7 @@ class Configured(nn.Module):
             ConfigError: an unknown entry (the nearest known one is named), a config of another
                 class (which is named), code of the model's author.
         """
-        from .serialization import from_config
+        from ..serialization import from_config
 
         options = {"version": version, "device": device, "dtype": dtype}
         return cast(Self, from_config(cls, config, input_size, **options))  # type: ignore[arg-type]

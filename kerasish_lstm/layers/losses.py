@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from . import regularizers
+from .. import regularizers
 
 
 class _Recording(NamedTuple):

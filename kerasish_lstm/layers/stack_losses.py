@@ -16,8 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._dropout import DropoutMasks, on_input
-from ._engines import LSTMState, TorchLSTM, input_product, lstm_step
+from .._dropout import DropoutMasks, on_input
+from .._engines import LSTMState, TorchLSTM, input_product, lstm_step
 from .cell import LSTMCell
 
 

@@ -8,19 +8,19 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar, Unpack, cast, ove
 import torch
 from torch import Tensor
 
-from ._configured import Device, DType
-from ._dropout import NO_PLAN, DropoutMasks
-from ._engines import LSTMState, dynamo_watches, why_not_native
-from ._inputs import InitialState, Mask, as_mask, as_sequence, as_state, as_stored
-from ._masks import compact, last_output, mask_after_rnn, spread
-from ._native import DTYPES, Quick, Recurrence
-from ._native_autograd import Traced, differentiable
-from ._options import LSTMOptions
-from ._recurrent import Recurrent, is_hooked
-from ._state import Stateful
-from .config import Activation, DropoutStyle, LSTMConfig
-from .errors import EngineError, StateError
-from .keywords import check_features
+from .._dropout import NO_PLAN, DropoutMasks
+from .._engines import LSTMState, dynamo_watches, why_not_native
+from .._masks import compact, last_output, mask_after_rnn, spread
+from .._native import DTYPES, Quick, Recurrence
+from .._native_autograd import Traced, differentiable
+from ..config import Activation, DropoutStyle, LSTMConfig
+from ..errors import EngineError, StateError
+from ..keywords import check_features
+from .base import Device, DType
+from .inputs import InitialState, Mask, as_mask, as_sequence, as_state, as_stored
+from .options import LSTMOptions
+from .parameters import Recurrent, is_hooked
+from .state import Stateful
 
 Output = TypeVar("Output")
 WithState = tuple[Tensor, Tensor, Tensor]

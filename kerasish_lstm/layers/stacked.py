@@ -11,21 +11,21 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ._configured import Configured, DType, plain_dtype
-from ._dropout import DropoutMasks, on_input
-from ._engines import LSTMState
-from ._inputs import Mask, as_arrays, as_dtype, as_mask, as_sequence, as_state, as_stored
-from ._losses import WithLosses
-from ._masks import cleared, compact, last_output, mask_after_rnn, spread
-from ._recurrent import MIXED, result_dtype, stored_dtype
-from ._state import Stateful, check_states, of_one_batch
-from ._stepwise import Run, record_losses, run_of
+from .._dropout import DropoutMasks, on_input
+from .._engines import LSTMState
+from .._masks import cleared, compact, last_output, mask_after_rnn, spread
+from ..errors import ConfigError, InputError, StateError, WeightMismatch
+from ..keywords import as_flag, checked_name
+from .base import Configured, DType, plain_dtype
 from .bidirectional import Bidirectional
 from .cell import LSTMCell
-from .errors import ConfigError, InputError, StateError, WeightMismatch
-from .keywords import as_flag, checked_name
+from .inputs import Mask, as_arrays, as_dtype, as_mask, as_sequence, as_state, as_stored
 from .lazy import learn, take_features
+from .losses import WithLosses
 from .lstm import LSTM
+from .parameters import MIXED, result_dtype, stored_dtype
+from .stack_losses import Run, record_losses, run_of
+from .state import Stateful, check_states, of_one_batch
 
 Layer: TypeAlias = LSTM[Any] | Bidirectional
 MaskPropagation = Literal["keras_3.15", "keras_3.16", "explicit"]

@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._configured import Configured, DType, plain_dtype
-from ._dropout import DropoutMasks
-from ._engines import LSTMState, dynamo_watches
-from ._inputs import Mask, as_arrays, as_dtype
-from ._losses import WithLosses
-from ._native_autograd import native
-from ._recurrent import is_hooked, result_dtype
-from ._state import check_states, of_one_batch
-from .errors import ConfigError, InputError, WeightMismatch
-from .keywords import as_flag, checked_name
+from .._dropout import DropoutMasks
+from .._engines import LSTMState, dynamo_watches
+from .._native_autograd import native
+from ..errors import ConfigError, InputError, WeightMismatch
+from ..keywords import as_flag, checked_name
+from .base import Configured, DType, plain_dtype
+from .inputs import Mask, as_arrays, as_dtype
 from .lazy import LazyLSTM, take_features
+from .losses import WithLosses
 from .lstm import LSTM
+from .parameters import is_hooked, result_dtype
+from .state import check_states, of_one_batch
 
 MergeMode = Literal["concat", "sum", "mul", "ave"] | None
 

@@ -9,14 +9,14 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from ._configured import Device, DType
-from ._dropout import NO_PLAN, DropoutMasks
-from ._engines import LSTMState, input_product, lstm_step
-from ._inputs import InitialState, as_real, as_state
-from ._recurrent import Recurrent
-from .config import Activation, DropoutStyle, LSTMConfig
-from .errors import InputError
-from .keywords import as_flag, check_features
+from .._dropout import NO_PLAN, DropoutMasks
+from .._engines import LSTMState, input_product, lstm_step
+from ..config import Activation, DropoutStyle, LSTMConfig
+from ..errors import InputError
+from ..keywords import as_flag, check_features
+from .base import Device, DType
+from .inputs import InitialState, as_real, as_state
+from .parameters import Recurrent
 
 
 class LSTMCell(Recurrent):

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedParameter, is_lazy
 
-from ._engines import TorchLSTM
-from ._options import CellOptions, LSTMOptions
-from ._recurrent import Recurrent
+from .._engines import TorchLSTM
+from ..errors import InputError
+from ..keywords import check_features, features_of
 from .cell import LSTMCell
-from .errors import InputError
-from .keywords import check_features, features_of
 from .lstm import LSTM, Output, WithState
+from .options import CellOptions, LSTMOptions
+from .parameters import Recurrent
 
 
 class LazyLSTM(LSTM[Output]):

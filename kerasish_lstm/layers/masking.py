@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._inputs import Mask
-from .errors import ConfigError, InputError
-from .keywords import checked_name
+from ..errors import ConfigError, InputError
+from ..keywords import checked_name
+from .inputs import Mask
 
 if TYPE_CHECKING:
     from .lstm import LSTM
