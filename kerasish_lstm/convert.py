@@ -23,14 +23,14 @@ from . import files
 from ._engines import LSTMState
 from .config import LSTMConfig
 from .errors import ConfigError, FileFormatError, KerasishError, NotBuiltError
-from .layers.base import Target
 from .layers.bidirectional import Bidirectional
 from .layers.cell import LSTMCell
 from .layers.lstm import LSTM
 from .layers.parameters import Recurrent, recurrent_parts
 from .layers.stacked import StackedLSTM
 from .layers.time_distributed import TimeDistributed
-from .serialization import keras_class, of_a_file
+from .serialization.reader import from_file
+from .serialization.writer import Target
 from .storage import Module
 
 # Each Keras has one hard_sigmoid. The other generation's goes there as a function of this name,
@@ -185,7 +185,7 @@ def _module(layer: files.FileLayer, version: str, source: str) -> Any:
         stored = [layer.weights]
     else:
         assert layer.entry is not None
-        module = of_a_file(layer.entry, layer.cells[0].features, version, layer.stored)
+        module = from_file(layer.entry, layer.cells[0].features, version, layer.stored)
         stored = list(layer.cells)
     parts = recurrent_parts(module)
     for part, weights in zip(parts, stored, strict=True):
@@ -305,7 +305,7 @@ def to_keras(module: Any, *, backend: Target = "keras") -> Any:
     _allow_a_cpu(config)
     keras: Any = __import__(backend)
     register_keras_objects(backend)
-    kind = keras_class(module)
+    kind = module.keras_class
     home = keras if kind == "Sequential" else keras.layers
     layer = getattr(home, kind).from_config(config)
     batch = stateful[0]._state[0].h.shape[0] if stateful else None

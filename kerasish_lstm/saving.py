@@ -39,7 +39,6 @@ from .files._write import (
     write_legacy,
     write_weights,
 )
-from .layers.base import Target
 from .layers.bidirectional import Bidirectional
 from .layers.cell import LSTMCell
 from .layers.lstm import LSTM
@@ -48,7 +47,7 @@ from .layers.stacked import StackedLSTM
 from .layers.state import Stateful
 from .layers.time_distributed import TimeDistributed
 from .plain import from_torch
-from .serialization import Writer, keras_class, policy_of, repeats_at_masked_steps
+from .serialization.writer import Target, Writer
 from .storage import MODULES
 
 Format: TypeAlias = Literal["keras", "weights", "h5"]
@@ -308,7 +307,7 @@ def _branch(
             if own[called] != 1:
                 called = f"{name}_{position}" if name else ""
         while not called:
-            made = numbered(snake_case(keras_class(layer)), counts)
+            made = numbered(snake_case(layer.keras_class), counts)
             called = "" if made in own else made
         called = _name(called)
         if called in taken:
@@ -364,7 +363,7 @@ class _Model:
     def layers(self) -> list[Layer]:
         """In Keras's order."""
         return [
-            Layer(name, snake_case(keras_class(layer)), list(_cells(layer, "", "")))
+            Layer(name, snake_case(layer.keras_class), list(_cells(layer, "", "")))
             for name, layer in self._ordered.items()
         ]
 
@@ -479,7 +478,7 @@ class _Model:
             shape[:2] = steps, batch
         if branch.is_time_distributed:
             shape.insert(1, None)
-        wide = any(policy_of(p) == "float64" for p in recurrent)
+        wide = any(p._policy == "float64" for p in recurrent)
         return {
             "module": "keras.layers",
             "class_name": "InputLayer",
@@ -588,7 +587,7 @@ def _say_what_to_register(path: Path, config: Any, target: str) -> None:
 def _say_what_differs(name: str, layer: _Written) -> None:
     """A warning of a layer that no Keras of today has a config for."""
     both = [m for m in layer.modules() if isinstance(m, Bidirectional)]
-    if any(map(repeats_at_masked_steps, both)):
+    if any(one._repeats_at_masked_steps() for one in both):
         warnings.warn(
             f"save_keras: the layer {name!r} repeats outputs at masked steps, as a Bidirectional "
             "did before Keras 2.4; the one that is written gives zeros there. Without a mask they "
@@ -629,7 +628,7 @@ def _cells(module: Any, path: str, old_path: str) -> Iterator[Cell]:
             old_path + ("lstm_cell" if is_layer else ""),
             (None if is_layer else module.name) or "lstm_cell",
             module.trainable,
-            policy_of(module) == "bfloat16",
+            module._policy == "bfloat16",
             module.get_weights,
         )
     elif isinstance(module, Bidirectional):
@@ -645,5 +644,5 @@ def _cells(module: Any, path: str, old_path: str) -> Iterator[Cell]:
             yield from _cells(cell, f"{path}cell{among}", f"{old_path}{name}")
     else:
         for layer in module.layers:
-            name = numbered(snake_case(keras_class(layer)), counts)
+            name = numbered(snake_case(layer.keras_class), counts)
             yield from _cells(layer, f"{path}layers/{name}/", f"{old_path}{name}/")

@@ -36,14 +36,14 @@ from .errors import ConfigError, FileFormatError, WeightMismatch
 from .files import must_be_a_file
 from .files._open import parse_json
 from .files._write import replacing
-from .layers.base import Device
 from .layers.bidirectional import Bidirectional
 from .layers.cell import LSTMCell
 from .layers.lstm import LSTM
 from .layers.parameters import Recurrent, recurrent_parts
 from .layers.stacked import MaskPropagation, StackedLSTM
 from .layers.time_distributed import TimeDistributed
-from .serialization import Writer, from_config
+from .serialization.policies import Device
+from .serialization.writer import Writer
 
 Module = LSTM[Any] | LSTMCell | Bidirectional | StackedLSTM | TimeDistributed
 MODULES = LSTM, LSTMCell, Bidirectional, StackedLSTM, TimeDistributed
@@ -355,7 +355,7 @@ def _empty(head: Mapping[str, Any], path: Path) -> Module:
     try:
         if size < 1:
             raise ConfigError(f"input_size={size} is not possible.")
-        module = from_config(kind, head["config"], size, version="3", device="meta")
+        module = kind.from_config(head["config"], size, version="3", device="meta")
         assert isinstance(module, kind)
         _apply_beside(module, head["beside"])
     except (ConfigError, RuntimeError, TypeError) as error:  # sizes that torch cannot count

@@ -134,7 +134,6 @@ def _error_of_round_trip(library: str, made: Made, size: int, masked: bool) -> f
     import torch
 
     from kerasish_lstm.convert import register_keras_objects
-    from kerasish_lstm.serialization import keras_class
 
     register_keras_objects(library)  # type: ignore[arg-type]
     k = importlib.import_module(library)
@@ -148,7 +147,7 @@ def _error_of_round_trip(library: str, made: Made, size: int, masked: bool) -> f
         shape = (3, size)
     x = rng.uniform(-2, 2, shape).astype(np.float32).astype(np.float64)  # as a tf_keras model casts
     mask = rng.uniform(size=shape[:-1]) < 0.6 if masked else None
-    kind = keras_class(module)
+    kind = module.keras_class
     owner = k.Sequential if kind == "Sequential" else getattr(k.layers, kind)
     layer = owner.from_config(module.get_config(library))
     if kind == "Sequential":

@@ -30,7 +30,6 @@ from kerasish_lstm.convert import register_keras_objects
 from kerasish_lstm.errors import ConfigError
 from kerasish_lstm.layers.lazy import LazyLSTMCell
 from kerasish_lstm.parity import assert_parity
-from kerasish_lstm.serialization import keras_class
 
 from . import config_side, sampling
 from .config_side import Made
@@ -217,7 +216,7 @@ def test_keras_reads_it_as_its_own(either: tuple[str, KerasLive]) -> None:
     cases = OF_LIBRARY[library]
     theirs = live_configs(library, live)
     modules = [made_here(made) for made in cases.values()]
-    written = [(keras_class(m), m.get_config(library)) for m in modules]
+    written = [(m.keras_class, m.get_config(library)) for m in modules]
     assert live.call("config_side.read", library, written) == theirs
 
 
@@ -313,7 +312,7 @@ def test_a_config_without_names_is_read(either: tuple[str, KerasLive]) -> None:
         )
 
     modules = [made_here(nameless(made)) for made in CASES.values()]
-    written = [(keras_class(m), m.get_config(library)) for m in modules]
+    written = [(m.keras_class, m.get_config(library)) for m in modules]
     assert '"name": "' not in json.dumps([c for _, c in written]).replace(
         '"config": {"name": "',
         "",  # that of a dtype policy

@@ -51,6 +51,21 @@ def test_a_layer_is_imported_without_what_it_does_not_need() -> None:
     assert not heavy & set(imported)
 
 
+def test_one_layer_knows_the_configs_of_all() -> None:
+    code = (
+        "from kerasish_lstm import LSTM\n"
+        "try: LSTM.from_config({'class_name': 'TimeDistributed', 'config': {}})\n"
+        "except Exception as error: print(error)\n"
+        "from kerasish_lstm.serialization.classes import CLASSES\n"
+        "print(*CLASSES)"
+    )
+    assert python(code, cwd=ROOT).splitlines() == [
+        "LSTM.from_config: this is a config of the class TimeDistributed; call "
+        "TimeDistributed.from_config(config).",
+        "LSTM LSTMCell Bidirectional RNN Sequential TimeDistributed",
+    ]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["--version"], ["--help"], ["demo", "--help"], ["convert", "--help"], ["info", "--help"]],

@@ -30,7 +30,7 @@ from kerasish_lstm import storage as storage_module
 from kerasish_lstm.errors import ConfigError, FileFormatError, KerasishError, WeightMismatch
 from kerasish_lstm.layers.lazy import LazyLSTMCell
 from kerasish_lstm.layers.parameters import Recurrent
-from kerasish_lstm.serialization import Writer
+from kerasish_lstm.serialization.writer import Writer
 from kerasish_lstm.storage import load_safetensors, safetensors_metadata, save_safetensors
 
 from . import sampling

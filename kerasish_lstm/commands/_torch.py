@@ -29,10 +29,11 @@ from ..files._open import Budget
 from ..layers.bidirectional import Bidirectional
 from ..layers.cell import LSTMCell
 from ..layers.lstm import LSTM
-from ..layers.parameters import DTYPES, Recurrent
+from ..layers.parameters import Recurrent
 from ..layers.stacked import StackedLSTM
 from ..layers.time_distributed import TimeDistributed
 from ..plain import from_torch, to_torch, why_not_torch
+from ..serialization.policies import DTYPES
 from ..storage import Module
 from . import _pickles
 

@@ -3,45 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol, Self, cast
+from typing import Any, ClassVar, Self, cast
 
-import numpy as np
-import torch
 from torch import nn
 
-from ..config import policy_name
-
-
-class Policy(Protocol):
-    """Keras's ``DTypePolicy``, as far as it matters here."""
-
-    @property
-    def name(self) -> str: ...
-
-
-Device = torch.device | str | int | None
-DType = torch.dtype | str | np.dtype[Any] | type[np.generic] | Policy | Mapping[str, Any] | None
-Target = Literal["keras", "tf_keras"]
-
-
-def plain_dtype(dtype: DType) -> torch.dtype | str | None:
-    """A dtype or policy of any form (NumPy's, a Keras policy or its config) as torch's, or a name.
-
-    Raises:
-        ConfigError: a dict that is no policy's config.
-    """
-    if dtype is None or isinstance(dtype, torch.dtype | str):
-        return dtype
-    if isinstance(dtype, Mapping):
-        return policy_name(dtype)
-    if isinstance(dtype, type) and issubclass(dtype, np.generic):
-        return np.dtype(dtype).name
-    name = getattr(dtype, "name", None)
-    return name if isinstance(name, str) else cast(str, dtype)  # which stored_dtype refuses
+from ..serialization.classes import CLASSES
+from ..serialization.entry import Entry
+from ..serialization.policies import Device, DType
+from ..serialization.reader import Reader, from_config
+from ..serialization.writer import Target, Writer
 
 
 class Configured(nn.Module):
-    """A module that Keras has too."""
+    """A module that Keras has too.
+
+    ``class Mine(Configured, keras_classes=("Its", ...))`` enters a class by Keras's names of it.
+    """
+
+    _keras_classes: ClassVar[tuple[str, ...]]
+
+    def __init_subclass__(cls, *, keras_classes: tuple[str, ...] = (), **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if keras_classes:  # else it is a subclass of a user, or a lazy one
+            cls._keras_classes = keras_classes
+            CLASSES.update(dict.fromkeys(keras_classes, cls))
 
     def __setattr__(self, name: str, value: Any) -> None:
         # torch would register a Parameter under the name of a property, which fails.
@@ -62,6 +47,11 @@ class Configured(nn.Module):
             parameter.requires_grad = bool(value)
 
     # What it tells those that hold it
+
+    @property
+    def keras_class(self) -> str:
+        """Keras's name of its class."""
+        return self._keras_classes[0]
 
     def input_parts(self) -> list[Any]:
         """The LSTMs or cells in it that see its input."""
@@ -101,9 +91,7 @@ class Configured(nn.Module):
         Each Keras has one ``hard_sigmoid``; that of the other generation comes as a function that
         :func:`kerasish_lstm.register_keras_objects` makes known to it.
         """
-        from ..serialization import get_config
-
-        return get_config(self, target)
+        return Writer(target).config(self)
 
     @classmethod
     def from_config(
@@ -133,7 +121,14 @@ class Configured(nn.Module):
             ConfigError: an unknown entry (the nearest known one is named), a config of another
                 class (which is named), code of the model's author.
         """
-        from ..serialization import from_config
-
         options = {"version": version, "device": device, "dtype": dtype}
         return cast(Self, from_config(cls, config, input_size, **options))  # type: ignore[arg-type]
+
+    def _write(self, writer: Writer) -> dict[str, Any]:
+        """Its config, for one Keras."""
+        raise NotImplementedError
+
+    @classmethod
+    def _read(cls, reader: Reader, entry: Entry, size: int | None) -> Any:
+        """One of a config, for ``size`` features; None: the config says it, or a call will."""
+        raise NotImplementedError

@@ -13,14 +13,19 @@ from torch import Tensor
 from .._dropout import DropoutMasks
 from .._engines import LSTMState, dynamo_watches
 from .._native_autograd import native
+from ..config import is_multi_backend
 from ..errors import ConfigError, InputError, WeightMismatch
 from ..keywords import as_flag, checked_name
-from .base import Configured, DType, plain_dtype
+from ..serialization.entry import Entry, label, only, sizes_of
+from ..serialization.policies import DType, plain_dtype, result_dtype
+from ..serialization.reader import Reader
+from ..serialization.writer import Writer
+from .base import Configured
 from .inputs import Mask, as_arrays, as_dtype
 from .lazy import LazyLSTM, take_features
 from .losses import WithLosses
 from .lstm import LSTM
-from .parameters import is_hooked, result_dtype
+from .parameters import is_hooked
 from .state import check_states, of_one_batch
 
 MergeMode = Literal["concat", "sum", "mul", "ave"] | None
@@ -33,7 +38,7 @@ MERGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-class Bidirectional(Configured, WithLosses):
+class Bidirectional(Configured, WithLosses, keras_classes=("Bidirectional",)):
     """Keras's ``Bidirectional`` around an LSTM.
 
         f = forward_layer(x);  b = backward_layer(x), flipped back to time if a sequence
@@ -289,6 +294,70 @@ class Bidirectional(Configured, WithLosses):
             )
         return MERGES[self.merge_mode](forward, backward)
 
+    # Its config
+
+    def _repeats_at_masked_steps(self) -> bool:
+        """Whether it does what Keras did before 2.4, where later ones give zeros."""
+        return self.forward_layer.config.zero_output_for_mask != self.return_sequences
+
+    def _write(self, writer: Writer) -> dict[str, Any]:
+        if self._repeats_at_masked_steps() and not writer.beside and not writer.later:
+            raise ConfigError(
+                f"{label('Bidirectional', self.name)}: it repeats outputs at masked steps, as "
+                "Keras did before 2.4; later ones give zeros, whatever the config says. Build one "
+                "by Bidirectional.from_config(config, version='2.4') to have zeros here too."
+            )
+        both = self.forward_layer, self.backward_layer
+        trainable, inside = writer.inside(both)
+        if not writer.is_keras_3:
+            trainable = trainable and any(map(writer.trains, both))
+        found = writer.wrapper(self, trainable, self.forward_layer)
+        found["merge_mode"] = self.merge_mode
+        layers = [inside.wrapped(layer) for layer in both]
+        if writer.is_keras_3:
+            return {**found, "layer": layers[0], "backward_layer": layers[1]}
+        # tf_keras names and flags the directions itself, and holds a backward layer only if it is
+        # not what it would make of the forward one.
+        for layer, prefix in zip(layers, ("forward_", "backward_"), strict=True):
+            config = layer["config"]
+            config.pop("zero_output_for_mask", None)
+            if "name" in config:
+                config["name"] = config["name"].removeprefix(prefix)
+        found["layer"] = layers[0]
+        if _without_direction(layers[0]) != _without_direction(layers[1]):
+            found["backward_layer"] = layers[1]
+        return found
+
+    @classmethod
+    def _read(cls, reader: Reader, entry: Entry, size: int | None) -> Bidirectional:
+        config = entry.entries("layer", "backward_layer", "merge_mode", "activity_regularizer")
+        if not isinstance(config.get("merge_mode"), str | None):
+            raise ConfigError(f"merge_mode={config['merge_mode']!r} is no text.")
+        size = size or only(entry.sizes(3) + sizes_of(config.get("layer"), 3))
+        layer = reader.inner(config.get("layer"), "layer", ("LSTM",), size)
+        backward, given = None, config.get("backward_layer")
+        if given is None and layer.go_backwards and not reader.is_keras_3:
+            # Keras 2 turns the direction round; Keras 3 sets it.
+            pattern = dict(Entry.of(config["layer"]).config, go_backwards=False)
+            given = {"class_name": "LSTM", "config": pattern}
+        if given is not None:
+            backward = reader.inner(given, "backward_layer", ("LSTM",), size)
+            if not reader.is_keras_3 and backward.name is not None:
+                backward.config = backward.config.replace(name=f"backward_{backward.name}")
+        module = cls(
+            layer,
+            config.get("merge_mode", "concat"),
+            backward,
+            activity_regularizer=config.get("activity_regularizer"),
+            name=entry.name,
+            autocast=entry.autocast,
+            dtype=reader.wrapper_dtype(entry, layer),
+        )
+        if is_multi_backend(reader.version):  # it knew no zero_output_for_mask
+            for direction in (module.forward_layer, module.backward_layer):
+                direction.config = direction.config.replace(zero_output_for_mask=False)
+        return entry.freeze(module)
+
     # Weights and state
 
     def get_weights(self) -> list[np.ndarray]:
@@ -390,3 +459,7 @@ def _is_plain(layer: LSTM[Any]) -> bool:
 
 def _listed(result: Any) -> tuple[Tensor, ...]:
     return result if isinstance(result, tuple) else (result,)
+
+
+def _without_direction(layer: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in layer["config"].items() if k not in ("name", "go_backwards")}

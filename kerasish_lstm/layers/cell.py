@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import reduce
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -14,12 +14,12 @@ from .._engines import LSTMState, input_product, lstm_step
 from ..config import Activation, DropoutStyle, LSTMConfig
 from ..errors import InputError
 from ..keywords import as_flag, check_features
-from .base import Device, DType
+from ..serialization.policies import Device, DType
 from .inputs import InitialState, as_real, as_state
 from .parameters import Recurrent
 
 
-class LSTMCell(Recurrent):
+class LSTMCell(Recurrent, keras_classes=("LSTMCell",)):
     """Keras's LSTMCell on torch tensors: one step.
 
         i, f, g, o = split(x K + h R + b, 4)
@@ -50,7 +50,6 @@ class LSTMCell(Recurrent):
     Source: Keras 3.15.1 ``LSTMCell``.
     """
 
-    _kind: ClassVar[str] = "LSTMCell"
     __call__: Callable[..., tuple[Tensor, LSTMState]]
 
     def __init__(
@@ -85,7 +84,7 @@ class LSTMCell(Recurrent):
         device: Device = None,
         dtype: DType = None,
     ) -> None:
-        autocast = as_flag(autocast, "autocast", self._kind)
+        autocast = as_flag(autocast, "autocast", self.keras_class)
         config = LSTMConfig(
             units=units,
             activation=activation,  # type: ignore[arg-type]  # None becomes linear
@@ -112,7 +111,7 @@ class LSTMCell(Recurrent):
             dropout_style=dropout_style,
         )
         self._build(input_size, config, device, dtype)
-        check_features(self.lstm.input_size, input_shape, input_dim, self._kind)
+        check_features(self.lstm.input_size, input_shape, input_dim, self.keras_class)
         self.reset_parameters()
 
     def _build(self, *args: Any, **kwargs: Any) -> None:

@@ -78,6 +78,9 @@ class LazyLSTMCell(LSTMCell):
             _become(self)
 
 
+LSTM._lazy, LSTMCell._lazy = LazyLSTM, LazyLSTMCell
+
+
 def _features(options: Any, kind: str) -> int | None:
     """F, where ``input_shape`` or ``input_dim`` says it."""
     return features_of(options.get("input_shape"), options.get("input_dim"), kind)
@@ -127,10 +130,10 @@ def take_features(parts: Sequence[Recurrent], input_shape: Any, input_dim: Any) 
     """What ``input_shape`` or ``input_dim`` of a wrapper says to the layers that see its input."""
     for part in parts:
         if is_lazy(part.lstm.weight_ih_l0):
-            if features := features_of(input_shape, input_dim, part._kind):
+            if features := features_of(input_shape, input_dim, part.keras_class):
                 learn(part, features)
         else:
-            check_features(part.input_size, input_shape, input_dim, part._kind)
+            check_features(part.input_size, input_shape, input_dim, part.keras_class)
 
 
 def _become(module: Recurrent) -> None:
@@ -144,8 +147,8 @@ def _at_first_call(module: Recurrent, args: tuple[Any, ...], kwargs: dict[str, A
     if not isinstance(x, Tensor) or x.ndim != ndim or x.shape[-1] == 0:
         found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
         raise InputError(
-            f"Lazy{module._kind}({module.units}): the first input must be a torch.Tensor of shape "
-            f"{shape or '(batch, time, features)'}, from which it learns the features; given "
+            f"Lazy{module.keras_class}({module.units}): the first input must be a torch.Tensor of "
+            f"shape {shape or '(batch, time, features)'}, from which it learns the features; given "
             f"{found}."
         )
     learn(module, x.shape[-1])

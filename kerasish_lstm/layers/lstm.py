@@ -16,7 +16,7 @@ from .._native_autograd import Traced, differentiable
 from ..config import Activation, DropoutStyle, LSTMConfig
 from ..errors import EngineError, StateError
 from ..keywords import check_features
-from .base import Device, DType
+from ..serialization.policies import Device, DType
 from .inputs import InitialState, Mask, as_mask, as_sequence, as_state, as_stored
 from .options import LSTMOptions
 from .parameters import Recurrent, is_hooked
@@ -36,7 +36,7 @@ class Given(NamedTuple):
     training: bool
 
 
-class LSTM(Stateful, Recurrent, Generic[Output]):
+class LSTM(Stateful, Recurrent, Generic[Output], keras_classes=("LSTM",)):
     """Keras's LSTM on torch tensors.
 
         i, f, g, o = split(x_t K + h R + b, 4)
@@ -207,7 +207,7 @@ class LSTM(Stateful, Recurrent, Generic[Output]):
             dropout_style=dropout_style,
         )
         self._build(input_size, config, device, dtype)
-        check_features(self.lstm.input_size, input_shape, input_dim, self._kind)
+        check_features(self.lstm.input_size, input_shape, input_dim, self.keras_class)
         self.reset_parameters()
 
     def _build(self, *args: Any, **kwargs: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, TypedDict
 
 from ..config import Activation, DropoutStyle
-from .base import Device, DType
+from ..serialization.policies import Device, DType
 
 
 class CellOptions(TypedDict, total=False):

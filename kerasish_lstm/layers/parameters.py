@@ -36,24 +36,18 @@ from .._engines import (
 from .._native import DTYPES as NATIVE_DTYPES
 from .._native import Pack, Recurrence, warn_if_not_built, why_not_call, why_not_library
 from .._native_autograd import Call, native, weights_of
-from ..config import LSTMConfig
+from ..config import LAYER_ONLY, LSTMConfig
 from ..errors import ConfigError, InputError, WeightMismatch
+from ..serialization.classes import CLASSES
+from ..serialization.entry import Entry, at, only
+from ..serialization.policies import MIXED, Device, DType, policy_of, stored_dtype
+from ..serialization.reader import Reader
+from ..serialization.writer import Writer
 from ..weights import LSTMWeights, relayout
-from .base import Configured, Device, DType, plain_dtype
+from .base import Configured
 from .inputs import as_arrays
 from .losses import WithLosses
 
-DTYPES: dict[str, torch.dtype] = {
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float32": torch.float32,
-    "float64": torch.float64,
-}
-# The dtype in which Keras's mixed policies compute; their parameters are float32.
-MIXED: dict[str, torch.dtype] = {
-    "mixed_float16": torch.float16,
-    "mixed_bfloat16": torch.bfloat16,
-}
 _ROLES = ("kernel", "recurrent", "bias")
 
 
@@ -65,7 +59,7 @@ class Recurrent(Configured, WithLosses):
 
     lstm: TorchLSTM
     config: LSTMConfig
-    _kind: ClassVar[str] = "LSTM"  # what messages call it
+    _lazy: ClassVar[type[Any]]  # the class that learns its input size; lazy.py sets it
 
     # Building
 
@@ -80,7 +74,7 @@ class Recurrent(Configured, WithLosses):
         call in training mode.
         """
         self = cls.__new__(cls)
-        self._build(input_size, config, device, dtype, of_a_file=True)
+        self._build(input_size, config, device, dtype, from_file=True)
         with torch.no_grad():
             for tensor in self.lstm.state_dict().values():
                 tensor.zero_()
@@ -93,19 +87,19 @@ class Recurrent(Configured, WithLosses):
         device: Device,
         dtype: DType,
         *,
-        of_a_file: bool = False,
+        from_file: bool = False,
     ) -> None:
         super().__init__()
         if isinstance(input_size, bool) or not isinstance(input_size, int | np.integer):
             raise ConfigError(
-                f"{self._kind}: input_size={input_size!r} must be a positive integer."
+                f"{self.keras_class}: input_size={input_size!r} must be a positive integer."
             )
         if input_size < 1:
             raise ConfigError(
-                f"{self._kind}: input_size={input_size} is not possible: torch.nn.LSTM takes one "
-                "feature or more. For a layer without input give one feature that is always 0."
+                f"{self.keras_class}: input_size={input_size} is not possible: torch.nn.LSTM takes "
+                "one feature or more. For a layer without input give one feature that is always 0."
             )
-        stored, policy = stored_dtype(dtype, config.dtype, self._kind)
+        stored, policy = stored_dtype(dtype, config.dtype, self.keras_class)
         self.config = config.replace(
             activation=activations.canonical(config.activation, "activation"),
             recurrent_activation=activations.canonical(
@@ -113,7 +107,7 @@ class Recurrent(Configured, WithLosses):
             ),
             dtype=policy,
         )
-        self._take_objects(of_a_file)
+        self._take_objects(from_file)
         self.lstm = _only_one_bias(
             nn.LSTM(
                 int(input_size),
@@ -135,7 +129,7 @@ class Recurrent(Configured, WithLosses):
         self.lstm.register_load_state_dict_pre_hook(_fold_biases)  # type: ignore[no-untyped-call]
         self.trainable = config.trainable
 
-    def _take_objects(self, of_a_file: bool) -> None:
+    def _take_objects(self, from_file: bool) -> None:
         """The config's initializers, regularizers and constraints as functions on tensors."""
         self._initializers: dict[str, Callable[..., Tensor] | None] = {}
         self._regularizers: dict[str, Callable[[Tensor], Tensor] | None] = {}
@@ -147,7 +141,7 @@ class Recurrent(Configured, WithLosses):
             try:
                 return get(getattr(self.config, keyword), keyword)
             except ConfigError as error:
-                if not of_a_file:
+                if not from_file:
                     raise
                 self._authors[keyword] = error
                 return None
@@ -236,7 +230,7 @@ class Recurrent(Configured, WithLosses):
     @property
     def _label(self) -> str:
         """What error messages call this one."""
-        own = f"{self._kind}(input_size={self.input_size}, units={self.units})"
+        own = f"{self.keras_class}(input_size={self.input_size}, units={self.units})"
         return f"{own} {self.name!r}" if self.name else own
 
     def _describe(self) -> str:
@@ -254,6 +248,82 @@ class Recurrent(Configured, WithLosses):
             if field not in hidden and not same:
                 parts.append(f"{field}={_shown(value)}")
         return ", ".join(parts)
+
+    # Its config
+
+    @property
+    def _policy(self) -> str:
+        """The name of Keras's dtype policy for the parameters and the arithmetic as they are."""
+        return policy_of(self.lstm.weight_hh_l0.dtype, self.config.dtype)
+
+    def _write(self, writer: Writer) -> dict[str, Any]:
+        c, is_cell = self.config, self.keras_class == "LSTMCell"
+        if c.time_major and writer.is_keras_3 and not writer.beside:
+            raise ConfigError(
+                f"{self._label}: time_major=True has no word in Keras 3. Write it for "
+                "target='tf_keras', or build it with False and transpose the input and the output."
+            )
+        if not writer.beside and len({p.requires_grad for p in self.parameters()}) > 1:
+            raise ConfigError(
+                f"{self._label}: some of its weights are frozen and others are not, which Keras "
+                "has no word for. Set its trainable flag, or keep it with save_safetensors."
+            )
+        found = writer.base(c.name, writer.trains(self), self._policy)
+        found |= {} if is_cell else writer.flags(vars(c))
+        found["units"] = c.units
+        for keyword in ("activation", "recurrent_activation"):
+            found[keyword] = writer.activation(getattr(c, keyword), keyword, self._label)
+        found["use_bias"] = c.use_bias
+        for kind, get, roles in (
+            ("initializer", initializers.get, _ROLES),
+            ("regularizer", regularizers.get, (*_ROLES, "activity")),
+            ("constraint", constraints.get, _ROLES),
+        ):
+            for role in roles:
+                keyword = f"{role}_{kind}"
+                given = getattr(c, keyword)
+                if not (is_cell and role == "activity" and given is None):
+                    with at(self._label):
+                        found[keyword] = writer.keras_object(get, given, keyword)
+        found |= {
+            "unit_forget_bias": c.unit_forget_bias,
+            "dropout": c.dropout,
+            "recurrent_dropout": c.recurrent_dropout,
+        }
+        if writer.is_keras_3:
+            found["seed"] = c.seed
+            if c.implementation != 2:
+                found["implementation"] = c.implementation
+            if c.use_cudnn != "auto" and not is_cell:
+                found["use_cudnn"] = c.use_cudnn
+        else:
+            found["implementation"] = 1 if c.recurrent_dropout else c.implementation
+            if c.seed is not None:
+                found["seed"] = c.seed
+        return found
+
+    @classmethod
+    def _read(cls, reader: Reader, entry: Entry, size: int | None) -> Any:
+        is_cell = entry.kind == "LSTMCell"
+        config = LSTMConfig.from_keras(
+            entry.config, reader.version, kind="LSTMCell" if is_cell else "LSTM"
+        )
+        size = size or only(entry.sizes(2 if is_cell else 3))
+        dtype = config.dtype if reader.dtype is None else reader.dtype
+        if reader.from_file:
+            size = cast(int, size)  # which the file's arrays say
+            return cls.from_lstm_config(size, config, device=reader.device, dtype=dtype)
+        left_out = ("units", "dtype", *(LAYER_ONLY if is_cell else ()))
+        options = {k: v for k, v in vars(config).items() if k not in left_out}
+        options |= {"device": reader.device, "dtype": dtype}
+        plain: type[Any] = CLASSES[entry.kind]
+        if size is not None:
+            return (plain if cls is cls._lazy else cls)(size, config.units, **options)
+        if cls not in (plain, cls._lazy):
+            raise ConfigError(
+                f"a {cls.__name__} cannot learn its input size at the first call; pass input_size."
+            )
+        return cls._lazy(config.units, **options)
 
     # Weights in Keras's layout
 
@@ -335,7 +405,7 @@ class Recurrent(Configured, WithLosses):
             )
         elif found[0][1:] == want[0][1:] and found[1:] == want[1:]:
             lines.append(
-                f"The arrays take {found[0][0]} features: build {self._kind}({found[0][0]}, "
+                f"The arrays take {found[0][0]} features: build {self.keras_class}({found[0][0]}, "
                 f"{self.units})."
             )
         elif found[0][-1:] == (3 * self.units,):
@@ -508,7 +578,7 @@ class Recurrent(Configured, WithLosses):
         """Which dropout masks it needs in training."""
         config, plan = self._planned
         if config is not self.config:
-            plan = DropoutPlan.of(self.config, is_cell=self._kind == "LSTMCell")
+            plan = DropoutPlan.of(self.config, is_cell=self.keras_class == "LSTMCell")
             self._planned = self.config, plan
         return plan
 
@@ -582,36 +652,6 @@ def _of_shape(result: Any, shape: torch.Size, role: str, function: Any, owner: R
             f"of shape {tuple(shape)}."
         )
     return result
-
-
-def result_dtype(dtype: DType, kind: str) -> torch.dtype | None:
-    """The dtype in which a wrapper with this dtype or policy gives its results."""
-    stored, policy = stored_dtype(dtype, None, kind)
-    return MIXED.get(policy or "", stored)
-
-
-def stored_dtype(
-    dtype: DType, policy: str | None, kind: str
-) -> tuple[torch.dtype | None, str | None]:
-    """The parameters' dtype, and the policy to remember, of what the caller and the config say."""
-    dtype = plain_dtype(dtype)
-    if isinstance(dtype, str):
-        dtype, policy = None, dtype
-    if dtype is not None:
-        if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-            raise ConfigError(
-                f"{kind}: dtype={dtype!r} is not a floating-point torch.dtype, such as "
-                f"torch.float32, or one of Keras's policies: {', '.join((*DTYPES, *MIXED))}."
-            )
-        return dtype, policy
-    if policy is None:
-        return None, None
-    if policy not in DTYPES and policy not in MIXED:
-        raise ConfigError(
-            f"{kind}: dtype={policy!r} is not a policy that is known here; allowed are "
-            f"{', '.join((*DTYPES, *MIXED))}, and any floating-point torch.dtype."
-        )
-    return DTYPES.get(policy, torch.float32), policy
 
 
 def _only_one_bias(lstm: nn.LSTM) -> TorchLSTM:

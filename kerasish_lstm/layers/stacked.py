@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias, cast, get_args
 
@@ -14,32 +14,29 @@ from torch.nn.parameter import is_lazy
 from .._dropout import DropoutMasks, on_input
 from .._engines import LSTMState
 from .._masks import cleared, compact, last_output, mask_after_rnn, spread
+from ..config import policy_name
 from ..errors import ConfigError, InputError, StateError, WeightMismatch
 from ..keywords import as_flag, checked_name
-from .base import Configured, DType, plain_dtype
+from ..serialization.entry import RNN_FLAGS, Entry, at, last_of, only, sizes_of
+from ..serialization.policies import MIXED, DType, plain_dtype, result_dtype, stored_dtype
+from ..serialization.reader import Reader
+from ..serialization.writer import Writer
+from .base import Configured
 from .bidirectional import Bidirectional
 from .cell import LSTMCell
 from .inputs import Mask, as_arrays, as_dtype, as_mask, as_sequence, as_state, as_stored
 from .lazy import learn, take_features
 from .losses import WithLosses
 from .lstm import LSTM
-from .parameters import MIXED, result_dtype, stored_dtype
+from .parameters import recurrent_parts
 from .stack_losses import Run, record_losses, run_of
 from .state import Stateful, check_states, of_one_batch
 
 Layer: TypeAlias = LSTM[Any] | Bidirectional
 MaskPropagation = Literal["keras_3.15", "keras_3.16", "explicit"]
-FLAGS = (
-    "return_sequences",
-    "return_state",
-    "go_backwards",
-    "stateful",
-    "unroll",
-    "zero_output_for_mask",
-)
 
 
-class StackedLSTM(Configured, Stateful, WithLosses):
+class StackedLSTM(Configured, Stateful, WithLosses, keras_classes=("RNN", "Sequential")):
     """LSTMs, each over the outputs of the one below.
 
     ``StackedLSTM([LSTMCell(4, 3), LSTMCell(3, 2)])`` is Keras's
@@ -114,7 +111,7 @@ class StackedLSTM(Configured, Stateful, WithLosses):
         )  # fmt: skip
         self._flags = {
             flag: as_flag(value, flag, "StackedLSTM")
-            for flag, value in zip(FLAGS, values, strict=True)
+            for flag, value in zip(RNN_FLAGS, values, strict=True)
         }
         self.autocast = as_flag(autocast, "autocast", "StackedLSTM")
         self._take_dtype(dtype)
@@ -244,6 +241,99 @@ class StackedLSTM(Configured, Stateful, WithLosses):
     def extra_repr(self) -> str:
         parts = [f"{k}=True" for k, v in self._flags.items() if v]
         return ", ".join(parts + ([f"name={self.name!r}"] if self.name else []))
+
+    # Its config
+
+    @property
+    def keras_class(self) -> str:
+        """Keras's name of its class."""
+        return "RNN" if self.of_cells else "Sequential"
+
+    def _write(self, writer: Writer) -> dict[str, Any]:
+        shares = len(self._distinct) < len(self.layers)
+        if shares and (writer.beside or not self.of_cells):
+            raise ConfigError(
+                f"{self._label}: one layer stands in it twice, which no config can say: it would "
+                "come back as two. Build the stack of copies (copy.deepcopy)."
+            )
+        if not self.of_cells:
+            return self._write_chain(writer)
+        cells = self._members
+        trainable, inside = writer.inside(cells)
+        found = writer.wrapper(self, trainable, cells[-1]) | writer.flags(self._flags)
+        if self.is_one_cell:
+            return {**found, "cell": inside.wrapped(cells[0])}
+        config = writer.base(None, True, cells[0]._policy)
+        config["cells"] = [inside.wrapped(cell) for cell in cells]
+        return {**found, "cell": writer.with_class("StackedRNNCells", config)}
+
+    def _write_chain(self, writer: Writer) -> dict[str, Any]:
+        """A Sequential. Keras forgets its flag of ``trainable``, so that its layers say it."""
+        found: dict[str, Any] = {"name": self.name}  # Keras insists on the entry
+        if writer.is_keras_3:
+            parts = recurrent_parts(self)
+            found |= writer.base(self.name, writer.inside(parts)[0], parts[0]._policy)
+        names = [layer.name for layer in self._members if layer.name is not None]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(
+                    f"{self._label}: it has two layers called {name!r}, which no Sequential can "
+                    "have. Give each a name of its own, or none."
+                )
+        return {**found, "layers": [writer.wrapped(layer) for layer in self.layers]}
+
+    @classmethod
+    def _read(cls, reader: Reader, entry: Entry, size: int | None) -> StackedLSTM:
+        if entry.kind == "Sequential":
+            return cls._read_chain(reader, entry, size)
+        flags = (*RNN_FLAGS, "time_major", "num_constants")
+        config = entry.entries("cell", "activity_regularizer", *flags)
+        for unknown in ("time_major", "num_constants"):
+            if config.get(unknown):
+                raise ConfigError(
+                    f"{unknown}={config[unknown]!r} is not possible in a StackedLSTM. It takes one "
+                    "input, (B, T, F); transpose the input and the output."
+                )
+        cells = _read_cells(reader, config.get("cell"), size or only(entry.sizes(3)))
+        listed = cells if isinstance(cells, list) else [cells]
+        dtype = reader.wrapper_dtype(entry, listed[-1])
+        if reader.dtype is None and not all(cell.config.autocast for cell in listed):
+            dtype = policy_name(entry.config.get("dtype"))  # no cast but the wrapper's is sure
+        module = cls(
+            cells,
+            **{flag: config[flag] for flag in RNN_FLAGS if flag in config},
+            activity_regularizer=config.get("activity_regularizer"),
+            name=entry.name,
+            autocast=entry.autocast,
+            dtype=dtype,
+        )
+        return entry.freeze(module)
+
+    @classmethod
+    def _read_chain(cls, reader: Reader, entry: Entry, size: int | None) -> StackedLSTM:
+        listed: Any = entry.config
+        config: Mapping[str, Any] = {}
+        if isinstance(listed, Mapping):
+            config = entry.entries("layers", "build_input_shape")
+            listed = config.get("layers")
+        if not isinstance(listed, list | tuple):
+            raise ConfigError(f"layers={listed!r} is no list of layers.")
+        sizes = last_of(config.get("build_input_shape"), 3)
+        first = int(
+            bool(listed)
+            and isinstance(listed[0], Mapping)
+            and listed[0].get("class_name") == "InputLayer"
+        )
+        for one in listed[: first + 1]:
+            sizes += sizes_of(one, 3)
+        size, layers = size or only(sizes), list[Any]()
+        for position, one in enumerate(listed[first:], first):
+            kinds = ("LSTM", "Bidirectional")
+            layers.append(reader.inner(one, f"layers[{position}]", kinds, size))
+            size = layers[-1].output_size
+        return entry.freeze(cls(layers, name=entry.name))
+
+    # Weights
 
     def count_params(self) -> int:
         """The number of weights as Keras's ``summary()`` counts them."""
@@ -521,6 +611,24 @@ def are_cells(layers: Any) -> bool:
                 "layer stands above it. Choose a merge mode."
             )
     return False
+
+
+def _read_cells(reader: Reader, given: Any, size: int | None) -> Any:
+    """The cell, or the list of cells, of an RNN's config."""
+    with at("cell"):
+        entry = Entry.of(given, ("LSTMCell",))
+        entry.must_be(("LSTMCell", "StackedRNNCells"))
+    if entry.kind == "LSTMCell":
+        return reader.inner(given, "cell", ("LSTMCell",), size)
+    with at(f"cell: {entry.label}"):
+        listed = entry.entries("cells").get("cells")
+        if not isinstance(listed, list | tuple) or not listed:
+            raise ConfigError(f"cells={listed!r} is no list of cells.")
+        size, cells = size or only(entry.sizes(2)), list[LSTMCell]()
+        for position, one in enumerate(listed):
+            cells.append(reader.inner(one, f"cells[{position}]", ("LSTMCell",), size))
+            size = cells[-1].units
+        return [entry.freeze(cell) for cell in cells]
 
 
 def _first(mask: Any) -> Any:

@@ -12,16 +12,20 @@ from torch import Tensor
 from .._dropout import DropoutMasks
 from ..errors import ConfigError, InputError
 from ..keywords import as_flag, checked_name
-from .base import Configured, DType, plain_dtype
+from ..serialization.entry import Entry, only
+from ..serialization.policies import DType, plain_dtype, result_dtype
+from ..serialization.reader import Reader
+from ..serialization.writer import Writer
+from .base import Configured
 from .bidirectional import Bidirectional
 from .lazy import take_features
 from .losses import WithLosses, losses_of_slices
 from .lstm import LSTM
-from .parameters import result_dtype
+from .parameters import recurrent_parts
 from .stacked import StackedLSTM
 
 
-class TimeDistributed(Configured, WithLosses):
+class TimeDistributed(Configured, WithLosses, keras_classes=("TimeDistributed",)):
     """Keras's ``TimeDistributed`` around an LSTM.
 
         output[:, i] = layer(x[:, i], mask=mask[:, i])    for each i of the outer time
@@ -171,6 +175,29 @@ class TimeDistributed(Configured, WithLosses):
     def output_mask(self, mask: Tensor | None) -> Tensor | None:
         """The mask as it is, whatever the layer inside does, as Keras's Wrapper has it."""
         return mask
+
+    # Its config
+
+    def _write(self, writer: Writer) -> dict[str, Any]:
+        parts = recurrent_parts(self)
+        trainable, inside = writer.inside(parts)
+        found = writer.wrapper(self, trainable, parts[-1])
+        return {**found, "layer": inside.wrapped(self.layer)}
+
+    @classmethod
+    def _read(cls, reader: Reader, entry: Entry, size: int | None) -> TimeDistributed:
+        config = entry.entries("layer", "activity_regularizer")
+        kinds = ("LSTM", "Bidirectional", "RNN", "Sequential")
+        size = size or only(entry.sizes(4))
+        layer = reader.inner(config.get("layer"), "layer", kinds, size)
+        module = cls(
+            layer,
+            activity_regularizer=config.get("activity_regularizer"),
+            name=entry.name,
+            autocast=entry.autocast,
+            dtype=reader.wrapper_dtype(entry, recurrent_parts(layer)[-1]),
+        )
+        return entry.freeze(module)
 
     # Weights and state
 
