@@ -7,11 +7,13 @@ import contextlib
 import copy
 import datetime
 import io
+import itertools
 import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -672,17 +674,23 @@ def test_the_bias_is_zero_but_for_the_forget_gate(unit_forget_bias: bool) -> Non
     assert bias.tolist() == [0.0] * U + forget + [0.0] * 2 * U
 
 
-# Floors: a file imports its own floor or a lower one
+# Floors: nothing imports a higher floor, and no files import each other in a circle
 
-FLOORS = {
-    "errors": 0, "keywords": 0, "config": 0, "weights": 0, "_version": 0,
-    "activations": 1, "_objects": 1, "initializers": 1, "regularizers": 1, "constraints": 1,
-    "optimizers": 1, "_masks": 1, "_dropout": 1, "_engines": 1, "_native": 1,
-    "_native_autograd": 1, "files": 1,
-    "layers": 2, "training": 2, "serialization": 2, "plain": 2,
-    "storage": 3, "convert": 3, "saving": 3, "parity": 3, "": 3,  # "" is kerasish_lstm/__init__.py
-    "cli": 4, "commands": 4, "__main__": 4,
-}  # fmt: skip
+FLOORS = (  # a folder is one room; "" is kerasish_lstm/__init__.py
+    ("errors", "keywords", "config", "weights", "_version"),
+    (
+        "activations", "_objects", "initializers", "regularizers", "constraints", "optimizers",
+        "_masks", "_dropout", "_engines", "_native", "_native_autograd", "files",
+    ),
+    ("serialization",),
+    ("layers",),
+    ("training", "plain"),
+    ("storage", "convert", "saving"),
+    ("parity",),
+    ("", "commands"),
+    ("cli", "__main__"),
+)  # fmt: skip
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 FILES = sorted(p.relative_to(PACKAGE) for p in PACKAGE.rglob("*.py"))
 
@@ -693,16 +701,27 @@ def module_name(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+MODULES = {module_name(file): file for file in FILES}
+
+
 def floor(module: str) -> int:
-    return FLOORS[module.partition(".")[0]]
+    return FLOOR[module.partition(".")[0]]
 
 
-def imports(file: Path) -> tuple[set[str], set[str]]:
-    """The package's own modules, and the others' top-level names, that a file imports."""
-    modules = {module_name(f) for f in FILES}
+def nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """What is in a tree, but for what type checkers alone read."""
+    for node in ast.iter_child_nodes(tree):
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield node
+            yield from nodes(node)
+
+
+def imports(file: Path) -> tuple[dict[str, int], set[str]]:
+    """The package's own modules that a file imports, in functions too, each with a line; and the
+    top-level names of the others."""
     folder = list(file.parent.parts)
-    own, others = set(), set()
-    for node in ast.walk(ast.parse((PACKAGE / file).read_text())):
+    own, others = dict[str, int](), set[str]()
+    for node in nodes(ast.parse((PACKAGE / file).read_text())):
         found: list[list[str]] = []
         if isinstance(node, ast.Import):
             found = [alias.name.split(".") for alias in node.names]
@@ -716,31 +735,55 @@ def imports(file: Path) -> tuple[set[str], set[str]]:
                 others.add(name[0])
                 continue
             inside = name[1:]  # a module, or something in one
-            own.add(".".join(inside if ".".join(inside) in modules else inside[:-1]))
+            module = ".".join(inside if ".".join(inside) in MODULES else inside[:-1])
+            own[module] = node.lineno  # type: ignore[attr-defined]
     return own, others
 
 
+def circle(graph: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """The imports of a circle, one a line; none where there is no circle.
+
+    Args:
+        graph: what each module imports, and in which line.
+    """
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return [
+            f"{MODULES[importer]}:{graph[importer][imported]} imports {imported}"
+            for imported, importer in itertools.pairwise(error.args[1])
+        ]
+    return []
+
+
 def test_every_file_has_a_floor() -> None:
-    assert {module_name(f).partition(".")[0] for f in FILES} <= set(FLOORS)
+    assert {name.partition(".")[0] for name in MODULES} == set(FLOOR)
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_no_file_imports_a_higher_floor(file: Path) -> None:
     here = floor(module_name(file))
-    higher = {m for m in imports(file)[0] if floor(m) > here}
+    higher = [f"{file}:{line} {m}" for m, line in imports(file)[0].items() if floor(m) > here]
     assert not higher, f"{file}, on floor {here}, imports {higher}"
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    graph = {name: imports(file)[0] for name, file in MODULES.items()}
+    assert not circle(graph), "\n".join(circle(graph))
+    graph["config"] = graph["config"] | {"layers.lstm": 7}
+    assert "config.py:7 imports layers.lstm" in circle(graph)
 
 
 @pytest.mark.parametrize("file", ["weights.py", "parity/oracle.py"])
 def test_the_arithmetic_of_truth_imports_numpy_alone(file: str) -> None:
     own, others = imports(Path(file))
     assert others - set(sys.stdlib_module_names) == {"numpy"}
-    assert own <= {"errors"}
+    assert set(own) <= {"errors"}
 
 
 @pytest.mark.parametrize(
     "file",
-    [f for f in FILES if f.parts[0] == "files" or FLOORS.get(f.stem) == 0],
+    [f for f in FILES if f.parts[0] == "files" or FLOOR.get(f.stem) == 0],
     ids=str,
 )
 def test_configs_and_files_are_read_without_torch(file: Path) -> None:
