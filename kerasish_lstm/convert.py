@@ -26,7 +26,7 @@ from .errors import ConfigError, FileFormatError, KerasishError, NotBuiltError
 from .layers.bidirectional import Bidirectional
 from .layers.cell import LSTMCell
 from .layers.lstm import LSTM
-from .layers.parameters import Recurrent, recurrent_parts
+from .layers.parameters import LSTMParameters, recurrent_parts
 from .layers.stacked import StackedLSTM
 from .layers.time_distributed import TimeDistributed
 from .serialization.reader import from_file
@@ -204,7 +204,7 @@ def _empty(config: LSTMConfig, weights: files.StoredWeights, source: str) -> LST
         raise ConfigError(f"the LSTM {source}: {str(error).removeprefix('LSTM: ')}") from error
 
 
-def _fill(part: Recurrent, weights: files.StoredWeights, source: str) -> None:
+def _fill(part: LSTMParameters, weights: files.StoredWeights, source: str) -> None:
     """Give an LSTM on the meta device its values, block by block, without another copy of them."""
     part._check_shapes(list(weights.shapes), source)
     lstm = part.lstm

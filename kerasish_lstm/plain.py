@@ -31,7 +31,7 @@ from .layers.bidirectional import Bidirectional
 from .layers.cell import LSTMCell
 from .layers.losses import WithLosses
 from .layers.lstm import LSTM
-from .layers.parameters import Recurrent
+from .layers.parameters import LSTMParameters
 from .layers.stacked import StackedLSTM
 
 Plain: TypeAlias = nn.LSTM | nn.LSTMCell
@@ -296,7 +296,7 @@ _STATEFUL = (
 )
 
 
-def _why_not_part(part: Recurrent) -> Iterator[str]:
+def _why_not_part(part: LSTMParameters) -> Iterator[str]:
     """The reasons that one LSTM gives, wherever it stands."""
     config = part.config
     if is_lazy(part.lstm.weight_ih_l0):
@@ -335,7 +335,7 @@ def _why_not_train(module: Any) -> Iterator[str]:
     """The reasons that matter in training alone."""
     lost = []
     for m in module.modules():
-        if isinstance(m, Recurrent):
+        if isinstance(m, LSTMParameters):
             for kind, table in (("regularizer", m._regularizers), ("constraint", m._constraints)):
                 lost += [f"{role}_{kind}" for role, f in table.items() if f is not None]
             lost += [f"{keyword} (code of the model's author)" for keyword in m._authors]
@@ -365,7 +365,7 @@ def _why_not_train(module: Any) -> Iterator[str]:
         )
 
 
-def _why_not_dropout(part: Recurrent, number: int, directed: bool) -> Iterator[str]:
+def _why_not_dropout(part: LSTMParameters, number: int, directed: bool) -> Iterator[str]:
     config, plan = part.config, part._plan
     if plan.recurrent is not None:
         yield (
@@ -459,7 +459,7 @@ def _layers(module: Any) -> list[Any]:
     return list(module.layers) if isinstance(module, StackedLSTM) else [module]
 
 
-def _places(module: Any) -> list[tuple[str, Recurrent]]:
+def _places(module: Any) -> list[tuple[str, LSTMParameters]]:
     """Every LSTM inside, in the order of :func:`_names`, with words for where it stands."""
     if isinstance(module, StackedLSTM):
         what = "cell" if module.of_cells else "layer"
@@ -474,9 +474,9 @@ def _places(module: Any) -> list[tuple[str, Recurrent]]:
     return [("", module)]
 
 
-def _parts(module: Any) -> list[Recurrent]:
+def _parts(module: Any) -> list[LSTMParameters]:
     return [part for _, part in _places(module)]
 
 
-def _rate(part: Recurrent) -> float:
+def _rate(part: LSTMParameters) -> float:
     return part.config.dropout if part._plan.input else 0.0

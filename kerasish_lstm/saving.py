@@ -42,7 +42,7 @@ from .files._write import (
 from .layers.bidirectional import Bidirectional
 from .layers.cell import LSTMCell
 from .layers.lstm import LSTM
-from .layers.parameters import Recurrent, recurrent_parts
+from .layers.parameters import LSTMParameters, recurrent_parts
 from .layers.stacked import StackedLSTM
 from .layers.state import Stateful
 from .layers.time_distributed import TimeDistributed
@@ -458,7 +458,7 @@ class _Model:
         """The InputLayer of a branch."""
         label = next(iter(branch.layers))
         parts = [p for layer in branch.layers.values() for p in layer.modules()]
-        recurrent = [p for p in parts if isinstance(p, Recurrent)]
+        recurrent = [p for p in parts if isinstance(p, LSTMParameters)]
         batch = batch_size
         if batch is None and any(getattr(p, "stateful", False) for p in parts):
             held = [p._state[0].h.shape[0] for p in parts if isinstance(p, Stateful) and p._state]
@@ -615,7 +615,7 @@ def _has_several_results(part: nn.Module) -> bool:
 def _unrolls(part: nn.Module) -> bool:
     if isinstance(part, StackedLSTM):
         return part.of_cells and part._flags["unroll"]
-    return isinstance(part, Recurrent) and part.config.unroll
+    return isinstance(part, LSTMParameters) and part.config.unroll
 
 
 def _cells(module: Any, path: str, old_path: str) -> Iterator[Cell]:

@@ -39,7 +39,7 @@ from .files._write import replacing
 from .layers.bidirectional import Bidirectional
 from .layers.cell import LSTMCell
 from .layers.lstm import LSTM
-from .layers.parameters import Recurrent, recurrent_parts
+from .layers.parameters import LSTMParameters, recurrent_parts
 from .layers.stacked import MaskPropagation, StackedLSTM
 from .layers.time_distributed import TimeDistributed
 from .serialization.policies import Device
@@ -255,7 +255,7 @@ def safetensors_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _beside(module: nn.Module) -> dict[str, Any]:
-    if isinstance(module, Recurrent):
+    if isinstance(module, LSTMParameters):
         frozen = [name for name, p in module.lstm.named_parameters() if not p.requires_grad]
         return {field: getattr(module.config, field) for field in _BESIDE} | {"frozen": frozen}
     if isinstance(module, StackedLSTM) and not module.of_cells:
@@ -375,7 +375,7 @@ def _apply_beside(module: Module, beside: Mapping[str, Any]) -> None:
             or (values.keys() ^ _beside(part).keys()) - {"dtype"}
         ):
             raise ConfigError(f"'beside' has {name!r}: {values!r}, which fits no part of it.")
-        if isinstance(part, Recurrent):
+        if isinstance(part, LSTMParameters):
             frozen = values["frozen"]
             part.config = part.config.replace(**{k: values[k] for k in _BESIDE})
             for key, parameter in part.lstm.named_parameters():

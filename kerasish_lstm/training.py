@@ -9,7 +9,7 @@ from torch import nn
 
 from .errors import ConfigError
 from .layers.losses import accumulate_losses, regularization_loss
-from .layers.parameters import Recurrent
+from .layers.parameters import LSTMParameters
 
 __all__ = ["accumulate_losses", "constrain", "regularization_loss"]
 
@@ -40,7 +40,9 @@ def constrain(optimizer: torch.optim.Optimizer, module: nn.Module) -> Any:
             "pass a torch optimizer and a module."
         )
     constrained = [
-        m for m in module.modules() if isinstance(m, Recurrent) and any(m._constraints.values())
+        m
+        for m in module.modules()
+        if isinstance(m, LSTMParameters) and any(m._constraints.values())
     ]
     if not constrained:
         raise ConfigError(

@@ -29,7 +29,7 @@ from kerasish_lstm import (
 from kerasish_lstm import storage as storage_module
 from kerasish_lstm.errors import ConfigError, FileFormatError, KerasishError, WeightMismatch
 from kerasish_lstm.layers.lazy import LazyLSTMCell
-from kerasish_lstm.layers.parameters import Recurrent
+from kerasish_lstm.layers.parameters import LSTMParameters
 from kerasish_lstm.serialization.writer import Writer
 from kerasish_lstm.storage import load_safetensors, safetensors_metadata, save_safetensors
 
@@ -137,8 +137,8 @@ def assert_equal(one: Any, other: Any) -> None:
     one.train(mode), other.train(mode)
 
 
-def parts(module: nn.Module) -> list[Recurrent]:
-    return [m for m in module.modules() if isinstance(m, Recurrent)]
+def parts(module: nn.Module) -> list[LSTMParameters]:
+    return [m for m in module.modules() if isinstance(m, LSTMParameters)]
 
 
 def same_masks(one: Any, other: Any) -> bool:

@@ -29,7 +29,7 @@ from ..files._open import Budget
 from ..layers.bidirectional import Bidirectional
 from ..layers.cell import LSTMCell
 from ..layers.lstm import LSTM
-from ..layers.parameters import Recurrent
+from ..layers.parameters import LSTMParameters
 from ..layers.stacked import StackedLSTM
 from ..layers.time_distributed import TimeDistributed
 from ..plain import from_torch, to_torch, why_not_torch
@@ -420,7 +420,7 @@ def _governing(module: Any) -> dict[str, Any]:
         for number, layer in enumerate(module.layers):
             found |= {f"{w} (layer {number})": v for w, v in _governing(layer).items()}
         return found
-    assert isinstance(module, Recurrent)
+    assert isinstance(module, LSTMParameters)
     names = [k for k in _KEYWORDS if isinstance(module, LSTM) or k not in _OF_A_LAYER_ALONE]
     found = {keyword: getattr(module.config, keyword) for keyword in names}
     if module.compute_dtype != module.lstm.weight_hh_l0.dtype:

@@ -14,10 +14,10 @@ from ..serialization.reader import Reader, from_config
 from ..serialization.writer import Target, Writer
 
 
-class Configured(nn.Module):
+class KerasLayer(nn.Module):
     """A module that Keras has too.
 
-    ``class Mine(Configured, keras_classes=("Its", ...))`` enters a class by Keras's names of it.
+    ``class Mine(KerasLayer, keras_classes=("Its", ...))`` enters a class by Keras's names of it.
     """
 
     _keras_classes: ClassVar[tuple[str, ...]]

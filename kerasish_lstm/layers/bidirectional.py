@@ -20,7 +20,7 @@ from ..serialization.entry import Entry, label, only, sizes_of
 from ..serialization.policies import DType, plain_dtype, result_dtype
 from ..serialization.reader import Reader
 from ..serialization.writer import Writer
-from .base import Configured
+from .base import KerasLayer
 from .inputs import Mask, as_arrays, as_dtype
 from .lazy import LazyLSTM, take_features
 from .losses import WithLosses
@@ -38,7 +38,7 @@ MERGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-class Bidirectional(Configured, WithLosses, keras_classes=("Bidirectional",)):
+class Bidirectional(KerasLayer, WithLosses, keras_classes=("Bidirectional",)):
     """Keras's ``Bidirectional`` around an LSTM.
 
         f = forward_layer(x);  b = backward_layer(x), flipped back to time if a sequence

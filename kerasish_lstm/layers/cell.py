@@ -16,10 +16,10 @@ from ..errors import InputError
 from ..keywords import as_flag, check_features
 from ..serialization.policies import Device, DType
 from .inputs import InitialState, as_real, as_state
-from .parameters import Recurrent
+from .parameters import LSTMParameters
 
 
-class LSTMCell(Recurrent, keras_classes=("LSTMCell",)):
+class LSTMCell(LSTMParameters, keras_classes=("LSTMCell",)):
     """Keras's LSTMCell on torch tensors: one step.
 
         i, f, g, o = split(x K + h R + b, 4)

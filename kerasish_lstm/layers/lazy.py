@@ -16,7 +16,7 @@ from ..keywords import check_features, features_of
 from .cell import LSTMCell
 from .lstm import LSTM, Output, WithState
 from .options import CellOptions, LSTMOptions
-from .parameters import Recurrent
+from .parameters import LSTMParameters
 
 
 class LazyLSTM(LSTM[Output]):
@@ -98,7 +98,7 @@ class _LazyParameters(LazyModuleMixin, TorchLSTM):
         super()._load_from_state_dict(*args)
 
 
-def unlearn(module: Recurrent) -> None:
+def unlearn(module: LSTMParameters) -> None:
     """Forget the input size of a layer or cell that was built for 1, and learn it when called."""
     weight = module.lstm.weight_ih_l0
     module.lstm.__class__ = _LazyParameters
@@ -108,7 +108,7 @@ def unlearn(module: Recurrent) -> None:
     module._learn_hook = module.register_forward_pre_hook(_at_first_call, with_kwargs=True)
 
 
-def learn(module: Recurrent, features: int) -> None:
+def learn(module: LSTMParameters, features: int) -> None:
     """Make a lazy layer or cell what it would have been with ``input_size=features``."""
     weight = module.lstm.weight_ih_l0
     if is_lazy(weight):
@@ -126,7 +126,7 @@ def learn(module: Recurrent, features: int) -> None:
     _become(module)
 
 
-def take_features(parts: Sequence[Recurrent], input_shape: Any, input_dim: Any) -> None:
+def take_features(parts: Sequence[LSTMParameters], input_shape: Any, input_dim: Any) -> None:
     """What ``input_shape`` or ``input_dim`` of a wrapper says to the layers that see its input."""
     for part in parts:
         if is_lazy(part.lstm.weight_ih_l0):
@@ -136,12 +136,12 @@ def take_features(parts: Sequence[Recurrent], input_shape: Any, input_dim: Any) 
             check_features(part.input_size, input_shape, input_dim, part.keras_class)
 
 
-def _become(module: Recurrent) -> None:
+def _become(module: LSTMParameters) -> None:
     """What a lazy one is once it knows its size."""
     module.__class__ = LSTMCell if isinstance(module, LSTMCell) else LSTM
 
 
-def _at_first_call(module: Recurrent, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _at_first_call(module: LSTMParameters, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     x = args[0] if args else kwargs.get("x")
     ndim, shape = (2, "(batch, features)") if isinstance(module, LSTMCell) else (3, "")
     if not isinstance(x, Tensor) or x.ndim != ndim or x.shape[-1] == 0:

@@ -19,7 +19,7 @@ from ..keywords import check_features
 from ..serialization.policies import Device, DType
 from .inputs import InitialState, Mask, as_mask, as_sequence, as_state, as_stored
 from .options import LSTMOptions
-from .parameters import Recurrent, is_hooked
+from .parameters import LSTMParameters, is_hooked
 from .state import Stateful
 
 Output = TypeVar("Output")
@@ -36,7 +36,7 @@ class Given(NamedTuple):
     training: bool
 
 
-class LSTM(Stateful, Recurrent, Generic[Output], keras_classes=("LSTM",)):
+class LSTM(Stateful, LSTMParameters, Generic[Output], keras_classes=("LSTM",)):
     """Keras's LSTM on torch tensors.
 
         i, f, g, o = split(x_t K + h R + b, 4)

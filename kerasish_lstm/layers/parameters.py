@@ -44,14 +44,14 @@ from ..serialization.policies import MIXED, Device, DType, policy_of, stored_dty
 from ..serialization.reader import Reader
 from ..serialization.writer import Writer
 from ..weights import LSTMWeights, relayout
-from .base import Configured
+from .base import KerasLayer
 from .inputs import as_arrays
 from .losses import WithLosses
 
 _ROLES = ("kernel", "recurrent", "bias")
 
 
-class Recurrent(Configured, WithLosses):
+class LSTMParameters(KerasLayer, WithLosses):
     """One ``nn.LSTM``'s parameters, in :attr:`lstm`, with the config that governs them.
 
     The second bias, ``bias_hh_l0``, is a buffer of zeros: Keras trains one bias.
@@ -630,9 +630,9 @@ def is_hooked(module: nn.Module) -> bool:
     )
 
 
-def recurrent_parts(module: nn.Module) -> list[Recurrent]:
+def recurrent_parts(module: nn.Module) -> list[LSTMParameters]:
     """The LSTMs and cells in a module, in the order of its weights; one itself is its only part."""
-    return [m for m in module.modules() if isinstance(m, Recurrent)]
+    return [m for m in module.modules() if isinstance(m, LSTMParameters)]
 
 
 def _shown(value: Any) -> str:
@@ -642,7 +642,9 @@ def _shown(value: Any) -> str:
     return str(getattr(value, "__name__", repr(value))) if callable(value) else repr(value)
 
 
-def _of_shape(result: Any, shape: torch.Size, role: str, function: Any, owner: Recurrent) -> Tensor:
+def _of_shape(
+    result: Any, shape: torch.Size, role: str, function: Any, owner: LSTMParameters
+) -> Tensor:
     """What a regularizer or a constraint gave, if it can be one's result."""
     if not isinstance(result, Tensor) or result.shape != shape:
         found = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__

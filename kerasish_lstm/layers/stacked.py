@@ -21,7 +21,7 @@ from ..serialization.entry import RNN_FLAGS, Entry, at, last_of, only, sizes_of
 from ..serialization.policies import MIXED, DType, plain_dtype, result_dtype, stored_dtype
 from ..serialization.reader import Reader
 from ..serialization.writer import Writer
-from .base import Configured
+from .base import KerasLayer
 from .bidirectional import Bidirectional
 from .cell import LSTMCell
 from .inputs import Mask, as_arrays, as_dtype, as_mask, as_sequence, as_state, as_stored
@@ -36,7 +36,7 @@ Layer: TypeAlias = LSTM[Any] | Bidirectional
 MaskPropagation = Literal["keras_3.15", "keras_3.16", "explicit"]
 
 
-class StackedLSTM(Configured, Stateful, WithLosses, keras_classes=("RNN", "Sequential")):
+class StackedLSTM(KerasLayer, Stateful, WithLosses, keras_classes=("RNN", "Sequential")):
     """LSTMs, each over the outputs of the one below.
 
     ``StackedLSTM([LSTMCell(4, 3), LSTMCell(3, 2)])`` is Keras's

@@ -16,7 +16,7 @@ from ..serialization.entry import Entry, only
 from ..serialization.policies import DType, plain_dtype, result_dtype
 from ..serialization.reader import Reader
 from ..serialization.writer import Writer
-from .base import Configured
+from .base import KerasLayer
 from .bidirectional import Bidirectional
 from .lazy import take_features
 from .losses import WithLosses, losses_of_slices
@@ -25,7 +25,7 @@ from .parameters import recurrent_parts
 from .stacked import StackedLSTM
 
 
-class TimeDistributed(Configured, WithLosses, keras_classes=("TimeDistributed",)):
+class TimeDistributed(KerasLayer, WithLosses, keras_classes=("TimeDistributed",)):
     """Keras's ``TimeDistributed`` around an LSTM.
 
         output[:, i] = layer(x[:, i], mask=mask[:, i])    for each i of the outer time

@@ -59,14 +59,14 @@ def missing_transpose(patch: Patch) -> None:
 
 
 def doubled_bias(patch: Patch) -> None:
-    load = parameters.Recurrent._load
+    load = parameters.LSTMParameters._load
 
     def twice(self: Any, *args: Any, **kwargs: Any) -> None:
         load(self, *args, **kwargs)
         if self.config.use_bias:
             self.lstm.bias_hh_l0.copy_(self.lstm.bias_ih_l0.detach())
 
-    patch.setattr(parameters.Recurrent, "_load", twice)
+    patch.setattr(parameters.LSTMParameters, "_load", twice)
 
 
 def h_and_c_swapped(patch: Patch) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from kerasish_lstm import LSTM, StackedLSTM, TimeDistributed, _engines
 from kerasish_lstm.layers import stacked, state
-from kerasish_lstm.layers.parameters import Recurrent
+from kerasish_lstm.layers.parameters import LSTMParameters
 
 from .. import test_regularized, test_stacked, test_time_distributed
 from ..test_regularized import Call
@@ -82,14 +82,14 @@ def recurrence(change: Callable[..., Any], lowest: bool) -> Mutant:
     """Cells that run on something else: all, or those above the lowest."""
 
     def mutate(patch: Patch) -> None:
-        recur = Recurrent._recur
+        recur = LSTMParameters._recur
 
         def other(self: Any, x: Any, state: Any, lengths: Any, *rest: Any) -> Any:
             if lowest or self.input_size != test_stacked.F:
                 x, lengths = change(x, lengths)
             return recur(self, x, state, lengths, *rest)
 
-        patch.setattr(Recurrent, "_recur", other)
+        patch.setattr(LSTMParameters, "_recur", other)
 
     return mutate
 

@@ -24,7 +24,7 @@ from ..test_regularized import Call, Run
 Patch = pytest.MonkeyPatch
 Mutant = Callable[[Patch], None]
 Check = Callable[[], None]
-Layer = parameters.Recurrent
+Layer = parameters.LSTMParameters
 
 CPU = torch.device("cpu")
 one_thread = test_regularized.one_thread  # the fixture, for this file too
