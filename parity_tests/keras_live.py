@@ -42,6 +42,7 @@ class KerasLive:
             "TF_ENABLE_ONEDNN_OPTS": "0",
             "JAX_ENABLE_X64": "1",
             "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiling costs more than running
             "PYTHONPATH": str(ROOT),
         }
         self._process = subprocess.Popen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,13 +15,15 @@ from kerasish_lstm.parity.bounds import FLOAT32_ULPS, FLOAT64
 from .cases import GOLDEN, Case
 from .keras_live import KerasLive, missing
 from .runs import ours
+from .sampling import fields, sampled
 from .test_parity import engines
 
-CASES = {
+WHOLE = {
     # JAX compiles each case, which takes it half a second.
     "jax": [*GOLDEN["product"][::3], *GOLDEN["sizes"][::2], *GOLDEN["activations"][::5]],
     "torch": [*GOLDEN["product"], *GOLDEN["sizes"], *GOLDEN["activations"]],
 }
+CASES = {backend: sampled(cases, 1 / 2, fields) for backend, cases in WHOLE.items()}
 # Of the float32 that Keras computes in: its own rounding, over these short cases.
 SINGLE = 16 * FLOAT32_ULPS
 
@@ -76,6 +79,13 @@ def _bound(backend: str, case: Case, name: str) -> float:
     gates = {case.activation, case.recurrent_activation}
     its_slope = name.startswith("d_") and "hard_sigmoid" in gates
     return SINGLE if case.mask != "none" or its_slope else FLOAT64
+
+
+@pytest.mark.parametrize("backend", CASES)
+def test_the_cases_meet_every_value(backend: str) -> None:
+    for field in dataclasses.fields(Case):
+        every = {getattr(c, field.name) for c in WHOLE[backend]}
+        assert {getattr(c, field.name) for c in CASES[backend]} == every, field.name
 
 
 @pytest.mark.live

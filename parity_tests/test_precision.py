@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from .cases import PRECISION, PRODUCT, Case
 from .keras_live import KerasLive
 from .make_goldens import largest_errors
 from .runs import ours, truth
+from .sampling import fields, sampled
 from .test_parity import ENGINES
 
 DTYPES: dict[str, Any] = {
@@ -24,22 +26,24 @@ DTYPES: dict[str, Any] = {
     "mixed_float16": "mixed_float16",
     "mixed_bfloat16": "mixed_bfloat16",
 }
+CASES = sampled(PRECISION, 1 / 2, fields)
+exact = functools.cache(truth)
 HALF = {"mixed_float16": torch.float16, "mixed_bfloat16": torch.bfloat16}
 
 
 @pytest.fixture(scope="module")
 def keras_errors(keras: KerasLive) -> dict[str, dict[str, float]]:
     """Keras's largest error in a dtype, by quantity."""
-    return {dtype: largest_errors(keras, PRECISION, dtype) for dtype in DTYPES}
+    return {dtype: largest_errors(keras, CASES, dtype) for dtype in DTYPES}
 
 
 @pytest.mark.live
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_16_bits(dtype: str, engine: str, keras_errors: Any) -> None:
-    for case in PRECISION:
+    for case in CASES:
         actual = ours(case, DTYPES[dtype], **ENGINES[engine])
-        for name, value in truth(case).items():
+        for name, value in exact(case).items():
             bound = KERAS_FACTOR * keras_errors[dtype][name]
             what = f"{case.id} {name}"
             assert_parity(actual[name], value, bound=bound, what=what, dtype=dtype)
@@ -49,10 +53,10 @@ def test_16_bits(dtype: str, engine: str, keras_errors: Any) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_autocast_errs_no_more_than_keras_s_mixed_policy(engine: str, keras_errors: Any) -> None:
     """Its states stay float32 in places where Keras's are bfloat16."""
-    for case in PRECISION:
+    for case in CASES:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             actual = ours(case, torch.float32, **ENGINES[engine])
-        for name, value in truth(case).items():
+        for name, value in exact(case).items():
             bound = KERAS_FACTOR * keras_errors["mixed_bfloat16"][name]
             what = f"{case.id} {name}"
             assert_parity(actual[name], value, bound=bound, what=what, dtype="bfloat16")
@@ -63,6 +67,7 @@ def test_some_cases_meet_every_flag() -> None:
                   "zero_output_for_mask", "use_bias"):  # fmt: skip
         values = {getattr(c, field) for c in PRODUCT}
         assert {getattr(c, field) for c in PRECISION} == values, field
+        assert {getattr(c, field) for c in CASES} == values, field
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -70,7 +75,7 @@ def test_autocast_computes_in_16_bits_and_stays_close(engine: str) -> None:
     case = Case("gaps", "given", True, True, batch=5, steps=11, features=7, units=13)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         actual = ours(case, torch.float32, **ENGINES[engine])
-    for name, value in truth(case).items():
+    for name, value in exact(case).items():
         assert_parity(actual[name], value, bound=4e-2, what=name, dtype="bfloat16")
         assert error(actual[name], value) > 1e-6, f"{name} was not computed in 16 bits"
 
