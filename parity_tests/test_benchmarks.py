@@ -173,6 +173,14 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     return folder, run
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots are empty files: what they show is not what is tested."""
+    there = importlib.util.find_spec("matplotlib") is not None
+    suffixes = report.plots.SUFFIXES if there else ()
+    monkeypatch.setattr(report.plots, "draw", lambda *_: dict.fromkeys(suffixes, b""))
+
+
 # The cases and their truth
 
 
@@ -342,7 +350,7 @@ def test_report_without_matplotlib(
     assert "No plots: matplotlib is not installed" in (tmp_path / "quick.md").read_text()
 
 
-def test_several_runs_are_one_report(quick: Path, tmp_path: Path) -> None:
+def test_several_runs_are_one_report(undrawn: None, quick: Path, tmp_path: Path) -> None:
     result = json.loads((quick / "quick.json").read_text())
     (run,) = result["results"]
     slow = json.loads(json.dumps(run))
@@ -483,8 +491,9 @@ def test_a_library_that_died_is_there_for_the_next_cases(broken: tuple[Path, Any
 
 
 def test_a_growth_that_is_not_whole_has_no_exponent_and_is_no_plot(
-    quick: Path, tmp_path: Path
+    quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(report.plots, "by_case", lambda *_: None)  # the other plots
     result = json.loads((quick / "quick.json").read_text())
     for row in result["results"][0]["cases"]:
         if row["growth"] and row["mode"] == "training" and row["status"] == "ok":
@@ -740,7 +749,11 @@ def test_plots_that_fail_lose_no_numbers(
 
 
 def test_a_run_that_is_stopped_leaves_what_it_measured_and_older_files(
-    quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    undrawn: None,
+    quick: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from benchmarks import __main__ as driver
 
@@ -779,7 +792,7 @@ def test_a_run_that_is_stopped_leaves_what_it_measured_and_older_files(
         assert "runs: 1 of 2" in text and "It was stopped before its end" in text
 
 
-def test_a_file_of_numbers_becomes_a_page_again(quick: Path, tmp_path: Path) -> None:
+def test_a_file_of_numbers_becomes_a_page_again(undrawn: None, quick: Path, tmp_path: Path) -> None:
     from benchmarks.__main__ import main
 
     content = json.loads((quick / "quick.json").read_text())
