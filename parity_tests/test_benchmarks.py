@@ -40,6 +40,7 @@ TIMED = [g for g in GROUPS if g not in ("growth", "memory", "start")]
 VARIANT_GROUPS = ("masks", "activations", "dropout", "structures", "dtypes")
 VARIANTS = list(dict.fromkeys(c for g in VARIANT_GROUPS for c in cases_of(g, 2, True)))
 LARGE = (64, 128, 256, 256)
+QUICK = amount([name for name in QUICK_LIBRARIES if name != "torch_loop"], QUICK_LIBRARIES)
 
 # Always right, without a calculation: the truth lies beside it.
 RIGHT = """
@@ -134,7 +135,8 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from benchmarks.__main__ import main
 
     folder = tmp_path_factory.mktemp("quick") / "results"
-    assert main(["--quick", "--threads", "2", "--out", str(folder)]) == 0
+    asked = ["--libraries", ",".join(QUICK), "--name", "quick"]
+    assert main(["--quick", "--threads", "2", "--out", str(folder), *asked]) == 0
     return folder
 
 
@@ -241,6 +243,23 @@ def test_the_truth_is_autograds_in_float64(case: Case) -> None:
             np.testing.assert_allclose(found[name], array, rtol=0, atol=atol)
 
 
+@pytest.mark.parametrize("case", VARIANTS, ids=lambda case: case.id)
+def test_the_loop_is_right_at_every_variant(case: Case) -> None:
+    from benchmarks.implementations import torch_loop
+
+    state = torch_loop.prepare(case, data(case))
+    for negated in (True, False):
+        torch_loop.between(state)
+        torch_loop.run(state)
+        found = dict(zip(result_names(case), torch_loop.output(state), strict=True))
+        true = truth(case, negated=negated and case.mode == "training")
+        assert compare(case, found, true)[1] == []
+    torch_loop.draw_own_masks(state)
+    torch_loop.run(state)
+    drawn = torch_loop.output(state)[0]
+    assert np.array_equal(drawn, found["output"]) == (not case.recurrent_dropout)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_no_variant_has_the_plain_truth(mode: str) -> None:
     cases = [case for case in VARIANTS if case.mode == mode and case.dtype == "float32"]
@@ -282,10 +301,10 @@ def test_compare_wants_the_cases_dtype() -> None:
 def test_every_case_is_right_and_timed(quick: Path) -> None:
     result = json.loads((quick / "quick.json").read_text())
     (run,) = result["results"]
-    assert set(result["libraries"]) == set(QUICK_LIBRARIES)
+    assert set(result["libraries"]) == set(QUICK)
     found = {(r["library"], r["case"]): r for r in run["cases"] if not r["growth"]}
     cases = {c.id: c for group in TIMED for c in cases_of(group, 2, True)}
-    assert set(found) == {(library, case) for library in QUICK_LIBRARIES for case in cases}
+    assert set(found) == {(library, case) for library in QUICK for case in cases}
     assert {1, 2} == {case.threads for case in cases.values()}
     for (library, case), row in found.items():
         if row["status"] != "ok":
@@ -322,7 +341,7 @@ def test_peaks_floors_growth_memory_and_start_are_measured(quick: Path) -> None:
 
 def test_files(quick: Path) -> None:
     text = (quick / "quick.md").read_text()
-    assert "| case | kerasish_lstm.LSTM | torch.nn.LSTM | torch, a loop | ONNX Runtime |" in text
+    assert f"| case | {' | '.join(LIBRARIES[name] for name in QUICK)} |" in text
     for group in TIMED:
         section = text.split(f"### {GROUPS[group]}\n")[1].split("\n#")[0]
         rows = [s for s in section.splitlines() if s.startswith(("| inference", "| training"))]
@@ -411,7 +430,8 @@ def test_files_are_named_for_what_was_asked_for(tmp_path: Path) -> None:
     asked += ["--out", str(tmp_path)]
     assert arguments(["--quick", *asked]).name == "quick-masks-dtypes-jax_jit-mine"
     assert arguments(asked).name == "cpu-masks-dtypes-jax_jit-mine"
-    assert arguments(["--quick", "--out", str(tmp_path)]).name == "quick"
+    quick = arguments(["--quick", "--out", str(tmp_path)])
+    assert (quick.name, tuple(quick.sources)) == ("quick", QUICK_LIBRARIES)
 
 
 # What is wrong is not timed
