@@ -170,8 +170,7 @@ class _Run:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self.without_cuda:
             terminalreporter.write_line(
-                f"CUDA: not run, since torch finds no CUDA device here ({len(self.without_cuda)} "
-                "test functions). Where one is: python -m pytest --parity-device cuda"
+                f"{without_cuda(len(self.without_cuda))} python -m pytest --parity-device cuda"
             )
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -190,10 +189,19 @@ class _Run:
                 "tests": list(self.tests.values()),
                 "seconds": time.perf_counter() - self.began,
                 "exit": int(session.exitstatus),
+                "without_cuda": len(self.without_cuda),
             }
             temporary = self.report.with_name(f".{self.report.name}.{os.getpid()}")
             temporary.write_text(json.dumps(found))
             temporary.replace(self.report)
+
+
+def without_cuda(functions: int) -> str:
+    """What is said where CUDA tests were not collected; the command that runs them follows."""
+    return (
+        f"CUDA: not run, since torch finds no CUDA device here ({functions} test functions). "
+        "Where one is:"
+    )
 
 
 @functools.cache

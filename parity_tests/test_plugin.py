@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from kerasish_lstm.parity import assert_parity, bounds, compare
 from .cases import GOLDEN
 from .keras_live import KerasLive
 from .runs import ours, truth
+from .sampling import sampled
 from .test_parity import engines
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,17 +56,60 @@ def test_with_a_broken_fixture(broken):
 """
 
 
-def run(folder: Path, *options: str) -> tuple[int, str]:
-    """pytest on a file outside of this repository, with the plugin."""
+# Each run's options; CHILD makes them all in one process, for torch is imported once then.
+RUNS = {
+    "plain": ["--junitxml", "plain.xml"],
+    "alone": ["--parity-report", "alone.json", "--parity-device", "cpu", "--junitxml", "alone.xml"],
+    "cuda": ["--parity-report", "cuda.json", "--parity-device", "cuda"],
+    "spread": ["-n", "2", "--parity-report", "spread.json"],
+    "spread cpu": ["-n", "1", "--parity-device", "cpu", "-k", "not 0.001 and not broken"],
+    "spread cuda": ["-n", "1", "--parity-device", "cuda"],
+}
+CHILD = """
+import contextlib, io, json, sys
+import pytest
+found = {}
+for name, options in json.loads(sys.argv[1]).items():
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        status = pytest.main(["-q", "-p", "no:cacheprovider", *options, *sys.argv[2:]])
+    found[name] = [int(status), said.getvalue()]
+print(json.dumps(found))
+"""
+
+
+@dataclasses.dataclass
+class Runs:
+    """What pytest said, by name, of a file outside of this repository, with the plugin."""
+
+    folder: Path
+    found: dict[str, tuple[int, str]]
+
+    def __getitem__(self, name: str) -> tuple[int, str]:
+        if name not in self.found:
+            pytest.skip("pytest-xdist not installed")
+        return self.found[name]
+
+    def report(self, name: str) -> dict[str, Any]:
+        assert self[name]
+        found: dict[str, Any] = json.loads((self.folder / f"{name}.json").read_text())
+        return found
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    folder = tmp_path_factory.mktemp("runs")
     (folder / "test_mine.py").write_text(MINE)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
-    if not _installed():
-        command += ["-p", "pytest_kerasish_lstm"]
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    spread = importlib.util.find_spec("xdist") is not None
+    asked = {name: options for name, options in RUNS.items() if spread or "-n" not in options}
+    plugin = () if _installed() else ("-p", "pytest_kerasish_lstm")
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    return done.returncode, done.stdout + done.stderr
+        [sys.executable, "-c", CHILD, json.dumps(asked), *plugin],
+        cwd=folder, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return Runs(folder, json.loads(done.stdout))
 
 
 def _installed() -> bool:
@@ -73,17 +118,14 @@ def _installed() -> bool:
     return any(e.name == "pytest_kerasish_lstm" for e in entry_points(group="pytest11"))
 
 
-@pytest.mark.parametrize("processes", [0, 2])
-def test_the_report_has_every_test_with_what_was_measured(tmp_path: Path, processes: int) -> None:
-    several = ("-n", str(processes)) if processes else ()
-    if processes:
-        pytest.importorskip("xdist")
-    options = ("--parity-report", "report.json", "--parity-device", "cpu")
-    status, said = run(tmp_path, *options, *several)
+@pytest.mark.parametrize("name", ["alone", "spread"])
+def test_the_report_has_every_test_with_what_was_measured(runs: Runs, name: str) -> None:
+    status, said = runs[name]
     assert status == 1, said
-    found = json.loads((tmp_path / "report.json").read_text())
+    found = runs.report(name)
     assert found["exit"] == 1 and found["seconds"] > 0
     tests = {test["id"].partition("::")[2]: test for test in found["tests"]}
+    tests = {name: test for name, test in tests.items() if test["device"] != "cuda"}
     assert {name: test["outcome"] for name, test in tests.items()} == {
         "test_mine[cpu-0.0]": "passed",
         "test_mine[cpu-0.001]": "failed",
@@ -102,27 +144,42 @@ def test_the_report_has_every_test_with_what_was_measured(tmp_path: Path, proces
     assert bad["comparisons"]["worst"]["error"] == pytest.approx(1e-3, rel=1e-2)
 
 
-def test_tests_that_ran_elsewhere_count(tmp_path: Path) -> None:
-    pytest.importorskip("xdist")
-    status, said = run(
-        tmp_path, "-n", "2", "--parity-device", "cpu", "-k", "not 0.001 and not broken"
-    )
+def test_tests_that_ran_elsewhere_count(runs: Runs) -> None:
+    status, said = runs["spread cpu"]
     assert status == 0, said
 
 
-def test_without_an_option_a_run_is_as_without_the_plugin(tmp_path: Path) -> None:
-    run(tmp_path, "--junitxml", "junit.xml", "-k", "without")
-    assert "<property" not in (tmp_path / "junit.xml").read_text()
-    run(tmp_path, "--junitxml", "junit.xml", "-k", "mine", "--parity-report", "report.json")
-    assert "mine" in (tmp_path / "junit.xml").read_text()
+def test_without_an_option_a_run_is_as_without_the_plugin(runs: Runs) -> None:
+    assert "<property" not in (runs.folder / "plain.xml").read_text()
+    assert "<property" in (runs.folder / "alone.xml").read_text()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA tests would run here")
-def test_a_leg_that_ran_nothing_fails(tmp_path: Path) -> None:
-    status, said = run(tmp_path, "--parity-device", "cuda")
+without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA tests would run here")
+
+
+@without_cuda
+@pytest.mark.parametrize("name", ["plain", "spread"])
+def test_where_there_is_no_cuda_one_line_says_so(runs: Runs, name: str) -> None:
+    """The function counts once, however many processes collected it."""
+    said = [line for line in runs[name][1].splitlines() if "CUDA" in line]
+    assert said == [
+        "CUDA: not run, since torch finds no CUDA device here (1 test functions). "
+        "Where one is: python -m pytest --parity-device cuda"
+    ]
+
+
+@without_cuda
+def test_where_there_is_no_cuda_the_report_says_so(runs: Runs) -> None:
+    assert runs.report("alone")["without_cuda"] == runs.report("cuda")["without_cuda"] == 0
+    assert runs.report("spread")["without_cuda"] == 1
+
+
+@without_cuda
+@pytest.mark.parametrize("name", ["cuda", "spread cuda"])
+def test_a_leg_that_ran_nothing_fails(runs: Runs, name: str) -> None:
+    status, said = runs[name]
     assert status == 1
     assert "--parity-device cuda: not one CUDA test ran" in said
-    assert "no CUDA device here" in run(tmp_path, "-rs", "-k", "test_mine")[1]
 
 
 def test_the_plugin_imports_no_torch() -> None:
@@ -157,7 +214,7 @@ def test_tolerance_holds_for_every_recorded_case(
     dtype: str, parity_device: torch.device, parity_tolerance: Any
 ) -> None:
     cases = GOLDEN["product"] + GOLDEN["sizes"]
-    for case in cases:
+    for case in sampled(cases, 0.4, lambda case: case.id):
         exact = truth(case)
         for keywords in engines(case).values():
             actual = ours(case, getattr(torch, dtype), parity_device, **keywords)
@@ -187,27 +244,3 @@ def test_what_cannot_be_compared_is_said(keras: KerasLive) -> None:
     assert "ConfigError: assert_same_as_keras: a LSTM is no module of kerasish_lstm" in plain
     assert "ParityError" in states and "returns 3 tensors, Keras 1" in states
     assert "ParityError" in units and "shape (3, 7), expected (3, 5)" in units
-
-
-BARE = """
-import sys
-for name in "safetensors typer rich hypothesis keras tf_keras tensorflow jax".split():
-    sys.modules[name] = None
-import pytest
-raise SystemExit(pytest.main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [("parity_tests", "--collect-only"), ("parity_tests/test_goldens.py", "-k", "cpu and sizes")],
-    ids=["collected", "run"],
-)
-def test_the_suite_needs_torch_numpy_h5py_and_pytest_alone(arguments: tuple[str, ...]) -> None:
-    """On a GPU machine there may be nothing else."""
-    done = subprocess.run(
-        [sys.executable, "-c", BARE, "-qq", "-p", "no:cacheprovider", *arguments],
-        cwd=ROOT, env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr

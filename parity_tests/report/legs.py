@@ -80,19 +80,19 @@ LEGS = (
         judge="live Keras on JAX and torch",
     ),
     Leg(
-        "tf_keras",
-        "Live tf_keras",
-        "Keras 2, running beside this package, gives the same numbers.",
-        live=True,
-        text="tf_keras",
-        judge="live tf_keras",
-    ),
-    Leg(
         "time_major",
         "Live tf_keras, time first",
         "time_major, which Keras 2 alone has: the same numbers.",
         ("test_time_major.py",),
         live=True,
+        judge="live tf_keras",
+    ),
+    Leg(
+        "tf_keras",
+        "Live tf_keras",
+        "Keras 2, running beside this package, gives the same numbers.",
+        live=True,
+        text="tf_keras",
         judge="live tf_keras",
     ),
     Leg(
