@@ -1,6 +1,6 @@
 """The parity suite from the command line: a report of a run, its page, a random walk.
 
-python -m parity_tests --report DIR [--device all|cpu|cuda] [-k EXPRESSION] [paths...]
+python -m parity_tests --report DIR [--full] [--device all|cpu|cuda] [-k EXPRESSION] [paths...]
 python -m parity_tests --render DIR/parity.json [--out FILE.html]
 python -m parity_tests --fuzz N
 """
@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--device", choices=("all", "cpu", "cuda"), default="all", help="run one device's tests"
     )
+    group.add_argument("--full", action="store_true", help="sweeps whole, not sampled")
     group.add_argument("-k", dest="expression", metavar="EXPRESSION", help="as pytest's")
     group.add_argument("--no-curves", action="store_true", help="leave out the error curves")
     group.add_argument("paths", nargs="*", help="as pytest's; without any, the whole suite")
@@ -57,6 +58,7 @@ def main(argv: list[str] | None = None) -> None:
             device=arguments.device,
             expression=arguments.expression,
             paths=arguments.paths,
+            full=arguments.full,
             with_curves=not arguments.no_curves,
             command=shlex.join(["python", "-m", "parity_tests", *argv]),
         )

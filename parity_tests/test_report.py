@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from . import __main__ as command
 from .cases import GROUPS
@@ -129,7 +130,7 @@ def drawn() -> dict[str, Any]:
     return {"lines": lines, "sizes": sizes, "seeds": 5, "ulp": 2.0**-23, "missing": {}}
 
 
-WHOLE: dict[str, Any] = {"device": "all", "expression": None, "paths": []}
+WHOLE: dict[str, Any] = {"device": "all", "expression": None, "paths": [], "full": True}
 
 
 def report_of(
@@ -163,7 +164,9 @@ def libraries() -> None:
 
 BARE = """
 import json, sys
-for name in "safetensors typer rich hypothesis keras tf_keras tensorflow jax".split():
+for name in (
+    "safetensors typer rich hypothesis keras tf_keras tensorflow jax jinja2 plotly itables pandas"
+).split():
     sys.modules[name] = None
 import pytest
 class Collected:
@@ -395,6 +398,27 @@ def test_a_part_of_the_suite_is_called_one(
     assert bool(said) == bool(asked)
 
 
+def test_where_the_cuda_leg_did_not_run_one_line_says_so(tmp_path: Path, libraries: None) -> None:
+    line = (
+        "CUDA: not run, since torch finds no CUDA device here (12 test functions). "
+        "Where one is: python -m parity_tests --report DIR --device cuda"
+    )
+    found = report_of(made_up(3) | {"without_cuda": 12})
+    assert found["not_run"] == line
+    assert line in run.summary(found, tmp_path, [])
+    assert page.rendered(found).count(line) == 1
+    ran = report_of(made_up(3) | {"without_cuda": 0})
+    assert ran["not_run"] is None
+    del ran["not_run"]  # as in a report of an earlier version
+    assert "CUDA: not run" not in page.rendered(ran)
+
+
+def test_a_sample_is_called_one(libraries: None) -> None:
+    for full in (False, True):
+        html = page.rendered(report_of(made_up(3), WHOLE | {"full": full}))
+        assert ("Long sweeps were sampled" in html) == (not full)
+
+
 def test_a_hostile_id_is_text(libraries: None) -> None:
     hostile = told_of(HOSTILE, outcome="failed", reason="</script><b id=hostile>")
     mutant = told_of("parity_tests/meta/test_mutants.py::test_the_suite_kills[<b id=hostile>]")
@@ -417,63 +441,89 @@ def test_without_the_libraries_the_page_is_for_elsewhere(
         run.render(tmp_path / "parity.json", None)
 
 
-# The command, in a process of its own.
+# The command.
 
 
-def commanded(*arguments: str, blocked: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """``python -m parity_tests``, where ``blocked`` cannot be found."""
-    code = (
-        "import importlib.util, sys\n"
-        f"blocked, found = {blocked!r}, importlib.util.find_spec\n"
-        "importlib.util.find_spec = lambda n, *p: None if n in blocked else found(n, *p)\n"
-        "for name in blocked: sys.modules[name] = None\n"
-        "from parity_tests.__main__ import main\n"
-        "main(sys.argv[1:])\n"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        cwd=environment.ROOT, capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+def main(*arguments: str) -> int:
+    """``python -m parity_tests``, but for pytest in this process; its exit status."""
+    with pytest.raises(SystemExit) as end:
+        command.main(list(arguments))
+    assert isinstance(end.value.code, int)
+    return end.value.code
 
 
-def test_a_report_from_end_to_end(tmp_path: Path, libraries: None) -> None:
-    name = "test_every_case_has_an_id_of_its_own"
-    done = commanded(
-        "--report", str(tmp_path), "--no-curves", "-k", name, "parity_tests/test_parity.py"
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert {f.name for f in tmp_path.iterdir()} == {"parity.json", "parity.xml", "parity.html"}
-    found = json.loads((tmp_path / "parity.json").read_text())
+def test_a_report_from_end_to_end(
+    tmp_path: Path,
+    libraries: None,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of two files, which are spread over processes; ``--full`` gets there."""
+    monkeypatch.setenv("PYTEST_XDIST_AUTO_NUM_WORKERS", "1")
+    name, folder = "test_every_case_has_an_id_of_its_own", tmp_path / "report"
+    own, beside = tmp_path / "test_whole.py", environment.ROOT / "parity_tests" / "test_parity.py"
+    own.write_text("def test_whole(pytestconfig): assert pytestconfig.getoption('--full')\n")
+    asked = ["--report", str(folder), "--no-curves", "--full", "-k", f"whole or {name}"]
+    status = main(*asked, str(beside), str(own))
+    said = capfd.readouterr().out
+    assert status == 0, said
+    assert {f.name for f in folder.iterdir()} == {"parity.json", "parity.xml", "parity.html"}
+    found = json.loads((folder / "parity.json").read_text())
     assert found["verdict"] == "equal"
-    assert [test["id"] for test in found["tests"]] == [f"parity_tests/test_parity.py::{name}"]
+    assert {test["id"].rpartition("::")[2] for test in found["tests"]} == {name, "test_whole"}
     assert found["environment"]["git"]["commit"]
-    suite = xml.etree.ElementTree.parse(tmp_path / "parity.xml").getroot()
-    assert [case.get("name") for case in suite.iter("testcase")] == [name]
-    assert "Equal here: 1 passed." in done.stdout
-    assert str(tmp_path / "parity.html") in done.stdout
+    suite = xml.etree.ElementTree.parse(folder / "parity.xml").getroot()
+    assert {case.get("name") for case in suite.iter("testcase")} == {name, "test_whole"}
+    assert "Equal here: 2 passed." in said
+    assert "[100%]" in said  # how far it is
+    assert str(folder / "parity.html") in said
+    assert (found["not_run"] is None) == torch.cuda.is_available()
 
 
-def test_a_report_with_torch_and_pytest_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("device", "paths", "spreads"),
+    [
+        ("all", None, True),
+        ("cpu", ["parity_tests/meta"], True),
+        ("cpu", ["a/test_a.py", "test_b.py::test_b"], True),
+        ("cpu", ["test_b.py::test_b[a.b]"], False),
+        ("cuda", None, False),
+    ],
+)
+def test_files_are_spread_over_the_cores(
+    device: str, paths: list[str] | None, spreads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    everywhere = ["-n", "logical", "--dist", "loadfile"]
+    assert run.spread(device, paths) == (everywhere if spreads else [])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert run.spread(device, paths) == []
+
+
+def test_a_report_without_the_libraries(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in page.NEEDS:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     test = tmp_path / "test_mine.py"
     test.write_text("def test_one(): assert 2 > 3, 'no <b>'\n")
     folder = tmp_path / "report"
     folder.mkdir()
     (folder / "parity.html").write_text("an earlier run's")
-    blocked = ("jinja2", "plotly", "itables", "pandas")
-    done = commanded("--report", str(folder), "--no-curves", str(test), blocked=blocked)
-    assert done.returncode == 1, done.stdout + done.stderr
+    assert main("--report", str(folder), "--no-curves", str(test)) == 1
     assert {f.name for f in folder.iterdir()} == {"parity.json", "parity.xml"}
-    assert "No page: jinja2 and plotly and itables not installed here" in done.stdout
+    said = capfd.readouterr().out
+    assert "No page: jinja2 and plotly and itables not installed here" in said
     found = json.loads((folder / "parity.json").read_text())
     assert found["verdict"] == "not equal"
     assert "no <b>" in found["tests"][0]["reason"]
 
 
 def test_a_run_of_nothing_fails(tmp_path: Path) -> None:
-    done = commanded(
-        "--report", str(tmp_path), "--no-curves", "-k", "no_such", "parity_tests/test_real.py"
-    )
-    assert done.returncode == 5, done.stdout + done.stderr
+    test = tmp_path / "test_mine.py"
+    test.write_text("def test_one(): pass\n")
+    assert main("--report", str(tmp_path), "--no-curves", "-k", "no_such", str(test)) == 5
     assert json.loads((tmp_path / "parity.json").read_text())["verdict"] == "nothing ran"
 
 

@@ -7,6 +7,7 @@ lie in it compressed; what people must see first stands there as plain HTML.
 from __future__ import annotations
 
 import base64
+import functools
 import gzip
 import importlib.util
 import json
@@ -45,9 +46,7 @@ def in_words(counts: dict[str, int]) -> str:
 
 def rendered(report: dict[str, Any]) -> str:
     """The page."""
-    import itables.options
     import jinja2
-    import plotly.offline
 
     from . import charts
 
@@ -70,7 +69,6 @@ def rendered(report: dict[str, Any]) -> str:
     ]
     if within:
         drawn["shares"] = charts.shares(within)
-    bundle = Path(itables.options.dt_bundle).read_text(encoding="utf-8")
     return environment.get_template("page.html.jinja").render(
         report=report,
         title=TITLES[report["verdict"]],
@@ -84,12 +82,21 @@ def rendered(report: dict[str, Any]) -> str:
         nearest=nearest(tests),
         charts=list(drawn),
         packed={
-            "plotly": packed(plotly.offline.get_plotlyjs()),
-            "datatables": packed(bundle),
+            **libraries(),
             "figures": packed(json.dumps(drawn)),
             "rows": packed(json.dumps(rows(report), separators=(",", ":"))),
         },
     )
+
+
+@functools.cache
+def libraries() -> dict[str, str]:
+    """The page's scripts that are not its own."""
+    import itables.options
+    import plotly.offline
+
+    bundle = Path(itables.options.dt_bundle).read_text(encoding="utf-8")
+    return {"plotly": packed(plotly.offline.get_plotlyjs()), "datatables": packed(bundle)}
 
 
 def packed(text: str) -> str:

@@ -1,7 +1,8 @@
-"""``--report``: run the suite in a process of its own; write DIR/parity.json, .xml and .html."""
+"""``--report``: run the suite in processes of its own; write DIR/parity.json, .xml and .html."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import shlex
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasish_lstm.storage import write_atomically
+from pytest_kerasish_lstm import without_cuda
 
 from . import curves, environment, legs, mutants, page
 
@@ -25,21 +27,27 @@ def report(
     device: str = "all",
     expression: str | None = None,
     paths: list[str] | None = None,
+    full: bool = False,
     with_curves: bool = True,
     command: str = "python -m parity_tests",
 ) -> int:
     """Run, write the files, print a summary. Returns pytest's status, never 0 if nothing ran."""
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = curves.measured() if with_curves else None
+    drawn = None
+    if with_curves:
+        print("Error curves, then the suite.", flush=True)
+        drawn = curves.measured() if full else curves.measured(curves.points()[::2], seeds=3)
     for name in ("parity.json", "parity.xml", "parity.html"):  # an earlier run's would contradict
         (folder / name).unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".run.") as scratch:
         raw, junit = Path(scratch, "raw.json"), Path(scratch, "parity.xml")
         options = [f"--parity-report={raw}", f"--junitxml={junit}", f"--parity-device={device}"]
         options += ["-k", expression] if expression else []
+        options += ["--full"] if full else []
+        options += spread(device, paths)
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "pytest_kerasish_lstm",
+            [sys.executable, "-u", "-m", "pytest", "-p", "pytest_kerasish_lstm",
              "-c", str(environment.ROOT / "setup.cfg"), *options, "--", *_absolute(paths)],
             cwd=environment.ROOT,
             check=False,
@@ -47,7 +55,7 @@ def report(
         measured = json.loads(raw.read_text()) if raw.exists() else {"tests": [], "seconds": 0.0}
         if junit.exists():
             junit.replace(folder / junit.name)
-    asked = {"device": device, "expression": expression, "paths": paths or []}
+    asked = {"device": device, "expression": expression, "paths": paths or [], "full": full}
     found = assembled(measured, asked, status=done.returncode, drawn=drawn, command=command)
     write_atomically(folder / "parity.json", json.dumps(found, indent=1, allow_nan=False).encode())
     lacking = page.missing()
@@ -55,6 +63,15 @@ def report(
         write_atomically(folder / "parity.html", page.rendered(found).encode())
     print("\n".join(summary(found, folder, lacking)))
     return status_of(found)
+
+
+def spread(device: str, paths: list[str] | None) -> list[str]:
+    """pytest's options for every core, as in the README: none for one file, nor for one GPU."""
+    files = [path.partition("::")[0] for path in paths or [""]]
+    one = len(files) == 1 and files[0].endswith(".py")
+    if one or device == "cuda" or importlib.util.find_spec("xdist") is None:
+        return []
+    return ["-n", "logical", "--dist", "loadfile"]
 
 
 def _absolute(paths: list[str] | None) -> list[str]:
@@ -88,12 +105,19 @@ def assembled(
         "environment": environment.described(),
         "legs": legs.summed_up(tests),
         "skips": legs.reasons(tests),
+        "not_run": _not_run(measured.get("without_cuda", 0)),
         "mutants": mutants.tried(tests),
         "curves": drawn,
         "tests": tests,
     }
     found["verdict"] = verdict(found)
     return found
+
+
+def _not_run(functions: int) -> str | None:
+    """A line on the CUDA leg where its tests were not collected."""
+    again = "python -m parity_tests --report DIR --device cuda"
+    return f"{without_cuda(functions)} {again}" if functions else None
 
 
 def _finite(value: Any) -> Any:
@@ -133,6 +157,7 @@ def summary(found: dict[str, Any], folder: Path, lacking: list[str]) -> list[str
                 f"{leg['title']:<32} {device:<5} {ran:>6} ran {failed:>5} failed "
                 f"{counts['skipped']:>5} skipped"
             )
+    lines += [found["not_run"]] if found["not_run"] else []
     lines.append(f"{page.TITLES[found['verdict']]}: {page.in_words(found['counts'])}.")
     lines += [str(path) for path in sorted(folder.glob("parity.*"))]
     if lacking:
