@@ -2,10 +2,10 @@
 
     python -m benchmarks.files [--mebibytes 500] [--rounds 7] [--out DIR]
 
-The file (one LSTM that is all of it, and one of eight LSTMs) is warm: read once before. Each round
-is a process of its own that measures, in turn, h5py and ``load_keras``; the peak of memory is that
-of a process which does one of them alone, above what it held after its imports. Every number is
-checked: the modules' weights are the file's, bit by bit.
+Each round is a process of its own. It loads the file (one LSTM that is all of it, and one of eight
+LSTMs) once: then it is warm, and the peak of memory is that of this load, above what the process
+held after its imports. Every number is checked: the modules' weights are the file's, bit by bit.
+Then it measures, in turn, h5py and ``load_keras``.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def write(folder: Path, name: str, layers: int, mebibytes: int) -> int:
 CHILD = """
 import json, sys, time
 import h5py, numpy, torch, kerasish_lstm
-torch.set_num_threads(int(sys.argv[4]))
-path, config, what = sys.argv[1:4]
+torch.set_num_threads(int(sys.argv[3]))
+path, config = sys.argv[1:3]
 def high():
     with open("/proc/self/status") as status:
         return next(int(s.split()[1]) for s in status if s.startswith("VmHWM")) * 1024
@@ -64,34 +64,33 @@ def arrays():
     return found
 def modules():
     return kerasish_lstm.load_keras(path, config=config)
-base, times = high(), {}
+def check(result):
+    with h5py.File(path) as file:
+        for i, module in enumerate(result.values()):
+            group = f"layers/lstm_{i}" if i else "layers/lstm"
+            lstm = module.lstm
+            for n, w in enumerate((lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0)):
+                given = w.detach().t() if w.ndim == 2 else w.detach()
+                assert (given.numpy() == file[f"{group}/cell/vars/{n}"][()]).all(), (i, n)
+base = high()
+result = modules()
+peak, times = high() - base, {}
+check(result)
 for name, call in (("h5py", arrays), ("load_keras", modules)):
-    if what in (name, "both"):
-        for _ in range(2 if what == "both" else 1):
-            result = None
-            start = time.perf_counter()
-            result = call()
-            times[name] = time.perf_counter() - start
-        peak = high() - base
-        if name == "load_keras":
-            with h5py.File(path) as file:
-                for i, module in enumerate(result.values()):
-                    group = f"layers/lstm_{i}" if i else "layers/lstm"
-                    lstm = module.lstm
-                    for n, w in enumerate((lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0)):
-                        given = w.detach().t() if w.ndim == 2 else w.detach()
-                        assert (given.numpy() == file[f"{group}/cell/vars/{n}"][()]).all(), (i, n)
-        if what == name:
-            break
-        del result
+    for _ in range(2):
+        result = None
+        start = time.perf_counter()
+        result = call()
+        times[name] = time.perf_counter() - start
+check(result)
 print(json.dumps({"times": times, "peak": peak}))
 """
 
 
-def run(folder: Path, name: str, what: str, threads: int) -> dict[str, Any]:
+def run(folder: Path, name: str, threads: int) -> dict[str, Any]:
     """One process: the seconds of each, and the peak of memory above the imports."""
     paths = [str(folder / f"{name}.weights.h5"), str(folder / f"{name}.json")]
-    command = [sys.executable, "-c", CHILD, *paths, what, str(threads)]
+    command = [sys.executable, "-c", CHILD, *paths, str(threads)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -102,9 +101,8 @@ def measure(name: str, layers: int, mebibytes: int, rounds: int, threads: int) -
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         size = write(folder, name, layers, mebibytes)
-        # One load alone: the peak of two in a row would count the first one's memory.
-        peak = run(folder, name, "load_keras", threads)["peak"]
-        times = [run(folder, name, "both", threads)["times"] for _ in range(rounds)]
+        found = [run(folder, name, threads) for _ in range(rounds)]
+    times = [one["times"] for one in found]
     return {
         "name": name,
         "layers": layers,
@@ -112,7 +110,7 @@ def measure(name: str, layers: int, mebibytes: int, rounds: int, threads: int) -
         "h5py": statistics.median(t["h5py"] for t in times),
         "load_keras": statistics.median(t["load_keras"] for t in times),
         "speed": statistics.median(t["h5py"] / t["load_keras"] for t in times),
-        "memory": peak / size,
+        "memory": max(one["peak"] for one in found) / size,
     }
 
 
