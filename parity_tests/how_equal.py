@@ -28,6 +28,7 @@ from kerasish_lstm.parity.bounds import error
 from .cases import GOLDEN, PRECISION
 from .make_goldens import FOLDER
 from .runs import ours, truth
+from .test_goldens import of_layer
 from .test_parity import ENGINES, engines
 
 COLUMNS = {
@@ -64,18 +65,14 @@ def measure(device: str = "cpu") -> dict[str, Row]:
         _largest(table["float32"], "Keras", limits)
     tf32 = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
-    with np.load(FOLDER / "keras.npz") as goldens:
-        names: dict[str, list[str]] = {}
-        for key in goldens.files:
-            names.setdefault(key.rpartition("/")[0], []).append(key.rpartition("/")[2])
-        for case in (c for cases in GOLDEN.values() for c in cases):
-            for dtype in ("float64", "float32"):
-                for keywords in engines(case).values():
-                    actual = ours(case, getattr(torch, dtype), device, **keywords)
-                    errors = {
-                        n: error(actual[n], goldens[f"{case.id}/{n}"]) for n in names[case.id]
-                    }
-                    _largest(table[dtype], "here", errors)
+    goldens = of_layer()
+    for case in (c for cases in GOLDEN.values() for c in cases):
+        for dtype in ("float64", "float32"):
+            for keywords in engines(case).values():
+                actual = ours(case, getattr(torch, dtype), device, **keywords)
+                errors = {n: error(actual[n], v) for n, v in goldens[case.id].items()}
+                _largest(table[dtype], "here", errors)
+    truths = {case: truth(case) for case in PRECISION}
     for row, cells in table.items():
         if row in ("float64", "float32"):
             continue
@@ -83,8 +80,7 @@ def measure(device: str = "cpu") -> dict[str, Row]:
         policy = "mixed_bfloat16" if autocast else row
         _largest(cells, "Keras", manifest["low_precision_errors"][policy])
         dtype: Any = row if row.startswith("mixed") else getattr(torch, row, torch.float32)
-        for case in PRECISION:
-            exact = truth(case)
+        for case, exact in truths.items():
             for keywords in ENGINES.values():
                 context: AbstractContextManager[Any] = nullcontext()
                 if autocast:

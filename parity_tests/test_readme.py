@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,29 +26,57 @@ PLAIN = [b for b in BLOCKS if "import keras\n" not in b]
 LIVE = [b for b in BLOCKS if "import keras\n" in b]
 
 
-def run(code: str, folder: Path) -> None:
+GUIDE = (ROOT / "parity_tests" / "README.md").read_text()
+CERTIFIED, *_ = re.findall(r"```sh\n(.*?)```", GUIDE, re.DOTALL)
+COMMANDS = [line.split("#")[0].split() for line in CERTIFIED.splitlines()]
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     shutil.copy(NOTEBOOK, folder / "model.keras")
-    (folder / "readme.py").write_text(code)
-    found = subprocess.run(
-        [sys.executable, "-W", "error", "readme.py"],
+    return subprocess.run(
+        [sys.executable, "-W", "error", *arguments],
         cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert found.returncode == 0, found.stderr
 
 
-def test_the_blocks_run_one_after_the_other(tmp_path: Path) -> None:
+def test_the_blocks_run_one_after_the_other_and_the_tests_in_them(tmp_path: Path) -> None:
+    """The README's, which are a module with a test, and the guide's own."""
     assert len(PLAIN) >= 4
-    run("\n".join(PLAIN), tmp_path)
+    (guide,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    (tmp_path / "test_the_readme.py").write_text("\n".join(PLAIN))
+    (tmp_path / "test_the_guide.py").write_text(guide)
+    found = run(tmp_path, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider")
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert re.search("[24] passed", found.stdout), found.stdout
+
+
+@pytest.fixture(scope="module")
+def with_keras(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """The README's blocks with live Keras, then the guide's two commands, in one process."""
+    if lacking := missing():
+        pytest.skip(f"live Keras: {lacking}")
+    folder = tmp_path_factory.mktemp("with_keras")
+    # Keras's own imports warn; only the block itself is held to warn of nothing.
+    code = "import warnings\nwarnings.simplefilter('ignore')\n" + "\n".join(LIVE)
+    code += "\nassert again.get_weights()[0].shape == (4, 20)\nprint('the blocks ran')\n"
+    code += "from kerasish_lstm.cli import main\n"
+    for line in COMMANDS:
+        code += f"print('command {line[1]}')\nassert not main({line[1:]}, standalone_mode=False)\n"
+    (folder / "readme.py").write_text(code)
+    return run(folder, "readme.py")
 
 
 @pytest.mark.live
-def test_the_blocks_with_live_keras_run(tmp_path: Path) -> None:
-    if lacking := missing():
-        pytest.skip(f"live Keras: {lacking}")
+def test_the_blocks_with_live_keras_run(with_keras: Any) -> None:
     assert LIVE
-    body = "\n".join(LIVE) + "\nassert again.get_weights()[0].shape == (4, 20)\n"
-    # Keras's own imports warn; only the block itself is held to warn of nothing.
-    run("import warnings\nwarnings.simplefilter('ignore')\n" + body, tmp_path)
+    assert "the blocks ran" in with_keras.stdout, with_keras.stderr
+
+
+@pytest.mark.live
+def test_the_guide_s_certificate_is_made_and_checked(with_keras: Any) -> None:
+    assert [line[:2] for line in COMMANDS] == [["kerasish-lstm", w] for w in ("convert", "verify")]
+    assert with_keras.returncode == 0, with_keras.stdout + with_keras.stderr
+    assert with_keras.stdout.partition("command verify")[2].count("equal") >= 5
 
 
 def test_its_numbers_come_again() -> None:
@@ -77,37 +106,6 @@ def test_the_fast_numbers_are_those_of_the_recorded_run() -> None:
     assert recorded["complete"] and recorded["runs"] == 3 and set(recorded["groups"]) == set(SPEED)
     assert short_table(recorded) in section
     assert short_text(recorded) in " ".join(section.split())
-
-
-GUIDE = (ROOT / "parity_tests" / "README.md").read_text()
-
-
-@pytest.mark.live
-def test_the_guide_s_certificate_is_made_and_checked(tmp_path: Path) -> None:
-    if lacking := missing():
-        pytest.skip(f"live Keras: {lacking}")
-    shutil.copy(NOTEBOOK, tmp_path / "model.keras")
-    (commands, *_) = re.findall(r"```sh\n(.*?)```", GUIDE, re.DOTALL)
-    lines = [line.split("#")[0].split() for line in commands.splitlines()]
-    assert [line[:2] for line in lines] == [["kerasish-lstm", w] for w in ("convert", "verify")]
-    for line in lines:
-        done = subprocess.run(
-            [sys.executable, "-m", "kerasish_lstm", *line[1:]],
-            cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("equal") >= 5
-
-
-def test_the_guide_s_test_runs(tmp_path: Path) -> None:
-    shutil.copy(NOTEBOOK, tmp_path / "model.keras")
-    (code,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
-    (tmp_path / "test_mine.py").write_text(code)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0 and re.search("[12] passed", done.stdout), done.stdout
 
 
 def test_the_files_that_the_guide_names_exist() -> None:
