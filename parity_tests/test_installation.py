@@ -106,16 +106,16 @@ def test_public_names_are_found_and_others_are_not() -> None:
 
 
 def test_modules_are_attributes_as_they_were() -> None:
+    modules = ["config", "weights", "parity", "layers"]
     code = (
         "import sys\n"
-        "for module in ('config', 'weights', 'parity', 'layers'):\n"
+        f"for module in {modules}:\n"
         "    for name in [n for n in sys.modules if n.startswith('kerasish_lstm')]:\n"
         "        del sys.modules[name]\n"
         "    import kerasish_lstm\n"
         "    print(getattr(kerasish_lstm, module).__name__)"
     )
-    said = python(code, cwd=ROOT).split()
-    assert said == [f"kerasish_lstm.{module}" for module in ("config", "weights", "parity", "layers")]
+    assert python(code, cwd=ROOT).split() == [f"kerasish_lstm.{module}" for module in modules]
 
 
 # What is built
