@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -59,28 +61,28 @@ def poison() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def on_tensorflow() -> Iterator[keras_live.KerasLive]:
-    """One process for Keras 3 and Keras 2, which share its TensorFlow."""
-    with keras_live.KerasLive() as live:
-        yield live
+def live_on() -> Iterator[Callable[[str], keras_live.KerasLive]]:
+    """Live Keras by its backend: one process each, started where it is first asked for."""
+    with contextlib.ExitStack() as stack:
+        yield functools.cache(lambda backend: stack.enter_context(keras_live.KerasLive(backend)))
 
 
 @pytest.fixture(scope="session")
-def keras(request: pytest.FixtureRequest) -> keras_live.KerasLive:
+def keras(live_on: Callable[[str], keras_live.KerasLive]) -> keras_live.KerasLive:
     """Live Keras 3 on TensorFlow, or a skip that names what is missing."""
     lacking = keras_live.missing()
     if lacking:
         pytest.skip(f"live Keras: {lacking}")
-    return request.getfixturevalue("on_tensorflow")
+    return live_on("tensorflow")
 
 
 @pytest.fixture(scope="session")
-def tf_keras(request: pytest.FixtureRequest) -> keras_live.KerasLive:
-    """Live Keras 2, or a skip that names what is missing."""
+def tf_keras(live_on: Callable[[str], keras_live.KerasLive]) -> keras_live.KerasLive:
+    """Live Keras 2, in the process of Keras 3, or a skip that names what is missing."""
     lacking = keras_live.missing("tf_keras")
     if lacking:
         pytest.skip(f"live tf_keras: {lacking}")
-    return request.getfixturevalue("on_tensorflow")
+    return live_on("tensorflow")
 
 
 @pytest.fixture(params=["keras", "tf_keras"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,15 +18,6 @@ from .runs import ours
 from .sampling import fields, sampled
 from .test_parity import engines
 
-WHOLE = {
-    # JAX compiles each case, which takes it half a second.
-    "jax": [*GOLDEN["product"][::3], *GOLDEN["sizes"][::2], *GOLDEN["activations"][::5]],
-    "torch": [*GOLDEN["product"], *GOLDEN["sizes"], *GOLDEN["activations"]],
-}
-CASES = {backend: sampled(cases, 1 / 2, fields) for backend, cases in WHOLE.items()}
-# Of the float32 that Keras computes in: its own rounding, over these short cases.
-SINGLE = 16 * FLOAT32_ULPS
-
 
 def slopes(case: Case) -> bool:
     """Whether gradients are compared: Keras on torch has none through a stateful layer's states,
@@ -35,20 +26,37 @@ def slopes(case: Case) -> bool:
     return case.mask == "none" and case.state != "stateful"
 
 
+WHOLE = {
+    # JAX compiles each case, which takes it half a second.
+    "jax": [*GOLDEN["product"][::3], *GOLDEN["sizes"][::2], *GOLDEN["activations"][::5]],
+    "torch": [*GOLDEN["product"], *GOLDEN["sizes"], *GOLDEN["activations"]],
+}
+
+
+def kinds(case: Case) -> str:
+    return f"{case.state}.{slopes(case)}-{fields(case)}"
+
+
+CASES = {backend: sampled(cases, 1 / 2, kinds) for backend, cases in WHOLE.items()}
+# Of the float32 that Keras computes in: its own rounding, over these short cases.
+SINGLE = 16 * FLOAT32_ULPS
+
+
 @pytest.fixture(scope="module", params=["jax", "torch"])
-def answers(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[str, Any]]]:
+def answers(
+    request: pytest.FixtureRequest, live_on: Callable[[str], KerasLive]
+) -> tuple[str, dict[str, Any]]:
     """A backend and what Keras gives on it, by case id."""
     backend = request.param
     lacking = missing(backend)
     if lacking:
         pytest.skip(f"live Keras on {backend}: {lacking}")
-    with KerasLive(backend) as live:
-        versions = live.call("backends_side.versions")
-        assert backend in versions
-        cases = CASES[backend]
-        requests = [{**c.request("float64"), "gradients": slopes(c)} for c in cases]
-        found = live.call("backends_side.run", requests)
-    yield backend, {case.id: answer for case, answer in zip(cases, found, strict=True)}
+    live = live_on(backend)
+    assert backend in live.call("backends_side.versions")
+    cases = CASES[backend]
+    requests = [{**c.request("float64"), "gradients": slopes(c)} for c in cases]
+    found = live.call("backends_side.run", requests)
+    return backend, {case.id: answer for case, answer in zip(cases, found, strict=True)}
 
 
 @pytest.mark.live

@@ -31,19 +31,19 @@ from .test_fixtures import INDEX, inputs, load
 
 
 @pytest.fixture(scope="module")
-def seen(keras: KerasLive, tf_keras: KerasLive) -> dict[str, Any]:
+def seen(
+    keras: KerasLive, tf_keras: KerasLive, live_on: Callable[[str], KerasLive]
+) -> dict[str, Any]:
     found = keras.call("deviations_side.deviations")
     found["tensorflow"] = keras.call("deviations_side.masked_elsewhere")
     found["tf_keras"] = tf_keras.call("deviations_side.of_keras_2")
     x = np.linspace(-4, 4, 101)
     for library, live in (("keras", keras), ("tf_keras", tf_keras)):
         found[f"hard_sigmoid of {library}"] = live.call("deviations_side.hard_sigmoid", library, x)
-    with KerasLive("torch") as torch_backend:
-        found["torch"] = torch_backend.call("deviations_side.masked_elsewhere")
-        found["on torch"] = torch_backend.call("deviations_side.on_torch")
+    found["torch"] = live_on("torch").call("deviations_side.masked_elsewhere")
+    found["on torch"] = live_on("torch").call("deviations_side.on_torch")
     if missing("jax") is None:
-        with KerasLive("jax") as jax_backend:
-            found["jax"] = jax_backend.call("deviations_side.masked_elsewhere")
+        found["jax"] = live_on("jax").call("deviations_side.masked_elsewhere")
     return found
 
 

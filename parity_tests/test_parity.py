@@ -21,7 +21,7 @@ from .sampling import fields, sampled
 EVERY = [(group, case) for group, cases in GROUPS.items() for case in cases]
 # What live Keras is asked, in both precisions. By default it is a share; some of the others are
 # recorded (test_goldens).
-SHARES = {"product": 1 / 8, "sizes": 1, "activations": 1 / 6, "dropout": 1}
+SHARES = {"product": 1 / 8, "sizes": 1, "activations": 1 / 6, "dropout": 1 / 2}
 LIVE = {group: sampled(GROUPS[group], share, fields) for group, share in SHARES.items()}
 ENGINES = {"native": {}, "fused": {"use_cudnn": True}, "scan": {"use_cudnn": False}}
 
