@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -355,6 +356,7 @@ def _classes(value: Any, depth: int = 0) -> Iterator[str]:
             yield from _classes(v, depth + 1)
 
 
+@functools.lru_cache(maxsize=1024)
 def snake_case(name: str) -> str:
     """Keras's ``to_snake_case``, by which its weight files name groups."""
     name = re.sub(r"\W+", "", name)
